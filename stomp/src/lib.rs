@@ -1,1 +1,29 @@
-//! Placeholder.
+//! STOMP 1.0, 1.1 and 1.2 for programs that must not lose messages and must not wait for each one.
+//!
+//! | part | feature | what it is |
+//! |---|---|---|
+//! | [`proto`] | always | frames, decoder, encoder and session without sockets, clock or runtime (`no_std` + alloc) |
+//! | [`client`] | `client` | an async client on tokio: receipts pipelined in a window, reading and writing independent |
+//! | [`publisher`] | `client` | confirmed publishing over several connections: each message kept until its own RECEIPT |
+//! | [`codec`] | `client` | the decoder and encoder as a `tokio_util` codec, for transports of your own |
+//! | [`broker`] | `broker` | an in-memory broker for first runs and tests; not for production |
+//!
+//! The crate knows nothing of what the messages mean, and nothing of one broker in particular; where RabbitMQ
+//! differs from the text of the specification the documentation of the switch says so.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+pub mod codec;
+pub mod proto;
+#[cfg(feature = "client")]
+pub mod publisher;
+
+pub use proto::{Command, Frame, Headers, Version};

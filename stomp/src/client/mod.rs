@@ -1,0 +1,35 @@
+//! An async client: one connection, one task, receipts pipelined in a window.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use stompwire::{Frame, client::{Client, ConnectOptions}};
+//!
+//! let url = "stomp://guest:guest@127.0.0.1:61613/".parse()?;
+//! let client = Client::connect(&url, ConnectOptions::default()).await?;
+//! let frame = Frame::send("/queue/orders", "one").with_header("persistent", "true");
+//! let receipt = client.send_with_receipt(frame).await?; // waits for room in the window only
+//! receipt.await?; // the broker has it
+//! client.close(std::time::Duration::from_secs(5)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The task reads and writes independently: a broker that stops reading does not stop us from reading its receipts,
+//! and frames queued together leave in one vectored write. Whatever ends the connection, every [`Receipt`] resolves.
+
+mod connection;
+mod driver;
+mod error;
+mod options;
+mod receipt;
+mod subscription;
+mod url;
+
+pub use connection::{Client, SendBatchError};
+pub use error::{ConnectionError, SendError, Unconfirmed};
+pub use options::{ConnectOptions, Window};
+pub use receipt::Receipt;
+pub use subscription::{AckMode, Subscribe, Subscription};
+pub use url::{BrokerUrl, UrlError};
+
+pub(crate) use driver::{Outgoing, Payload};
+pub(crate) use receipt::{Completion, Room, Token};

@@ -1,0 +1,188 @@
+use alloc::{boxed::Box, vec::Vec};
+use core::{fmt, ops::Range};
+
+use bytes::Bytes;
+
+/// The headers of a frame, in their order on the wire, repeats included.
+///
+/// The text of a received frame stays where it was read: the names and values are slices of one shared buffer, and a
+/// whole set of headers costs one allocation, for its table of offsets.
+#[derive(Clone, Default)]
+pub struct Headers {
+    text: Text,
+    table: Table,
+}
+
+/// Where one header's name and value are in the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) name: (u32, u32),
+    pub(crate) value: (u32, u32),
+}
+
+#[derive(Clone)]
+enum Text {
+    /// A received frame.
+    Shared(Bytes),
+    /// A frame under construction.
+    Owned(Vec<u8>),
+}
+
+#[derive(Clone)]
+enum Table {
+    Exact(Box<[Span]>),
+    Growing(Vec<Span>),
+}
+
+impl Headers {
+    /// No headers.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { text: Text::Owned(Vec::new()), table: Table::Growing(Vec::new()) }
+    }
+
+    /// Headers of a received frame. `text` is UTF-8 wherever `spans` point (the decoder's duty).
+    pub(crate) fn received(text: Bytes, spans: &[Span]) -> Self {
+        Self { text: Text::Shared(text), table: Table::Exact(spans.into()) }
+    }
+
+    /// The value of the first header of this name: the one that counts when it is repeated (1.2, "Repeated Header
+    /// Entries"). Names are case-sensitive.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let text = self.text();
+        let span = self.spans().iter().find(|span| text[range(span.name)] == *name.as_bytes())?;
+        Some(str_at(text, span.value))
+    }
+
+    /// Every header, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + '_ {
+        let text = self.text();
+        self.spans().iter().map(move |span| (str_at(text, span.name), str_at(text, span.value)))
+    }
+
+    /// How many there are, repeats included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans().is_empty()
+    }
+
+    /// Appends a header. Whether it can be encoded is checked when the frame is: see
+    /// [`EncodeError::Unencodable`](super::EncodeError::Unencodable).
+    ///
+    /// # Panics
+    /// When all headers of the frame together pass 4 GiB.
+    pub fn push(&mut self, name: &str, value: &str) {
+        if let Text::Shared(shared) = &self.text {
+            self.text = Text::Owned(shared.to_vec());
+        }
+        if let Table::Exact(spans) = &mut self.table {
+            self.table = Table::Growing(core::mem::take(spans).into_vec());
+        }
+        let (Text::Owned(text), Table::Growing(table)) = (&mut self.text, &mut self.table) else { return };
+        let mut append = |part: &str| {
+            let start = offset(text.len());
+            text.extend_from_slice(part.as_bytes());
+            (start, offset(text.len()))
+        };
+        table.push(Span { name: append(name), value: append(value) });
+    }
+
+    fn text(&self) -> &[u8] {
+        match &self.text {
+            Text::Shared(text) => text,
+            Text::Owned(text) => text,
+        }
+    }
+
+    fn spans(&self) -> &[Span] {
+        match &self.table {
+            Table::Exact(spans) => spans,
+            Table::Growing(spans) => spans,
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Owned(Vec::new())
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::Growing(Vec::new())
+    }
+}
+
+impl PartialEq for Headers {
+    /// Same names and values in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    /// The passcode is never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.iter().map(|(name, value)| (name, if name == "passcode" { "***" } else { value }));
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let mut headers = Self::new();
+        pairs.into_iter().for_each(|(name, value)| headers.push(name, value));
+        headers
+    }
+}
+
+fn range((start, end): (u32, u32)) -> Range<usize> {
+    start as usize..end as usize
+}
+
+fn str_at(text: &[u8], at: (u32, u32)) -> &str {
+    core::str::from_utf8(&text[range(at)]).expect("the decoder and `push` let only UTF-8 in")
+}
+
+fn offset(len: usize) -> u32 {
+    u32::try_from(len).expect("headers stay below 4 GiB, as the documentation demands")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_repeat_wins_and_the_rest_stay_readable() {
+        let headers: Headers = [("foo", "World"), ("bar", ""), ("foo", "Hello")].into_iter().collect();
+        assert_eq!(headers.get("foo"), Some("World"));
+        assert_eq!(headers.get("bar"), Some(""));
+        assert_eq!(headers.get("FOO"), None);
+        assert!(headers.iter().eq([("foo", "World"), ("bar", ""), ("foo", "Hello")]));
+    }
+
+    #[test]
+    fn a_received_set_can_be_extended() {
+        let span = Span { name: (0, 1), value: (2, 3) };
+        let mut headers = Headers::received(Bytes::from_static(b"a:b"), &[span]);
+        headers.push("c", "d");
+        assert!(headers.iter().eq([("a", "b"), ("c", "d")]));
+    }
+
+    #[test]
+    fn debug_hides_the_passcode() {
+        let headers: Headers = [("login", "guest"), ("passcode", "hunter2")].into_iter().collect();
+        let shown = alloc::format!("{headers:?}");
+        assert!(shown.contains("guest") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,395 @@
+use alloc::string::{String, ToString};
+use core::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{ClientOptions, SessionError};
+use crate::proto::{
+    Command, Decoder, Encoder, Frame, Headers, HeartBeat, HeartBeatMonitor, Outbox, Receipts, SendTemplate,
+    Time, Version, digits::Digits,
+};
+
+/// A client's side of one connection.
+///
+/// The owner moves the octets: it writes what is in [`ClientSession::outbox`] and says so with
+/// [`ClientSession::wrote`]; it appends what it reads to a buffer, says so with [`ClientSession::read`], and takes
+/// events out with [`ClientSession::next_event`] until there is none. It calls [`ClientSession::handle_timeout`] at
+/// [`ClientSession::next_timeout`]. `T` is what the caller wants back when a frame's RECEIPT comes.
+#[derive(Debug)]
+pub struct ClientSession<T> {
+    options: ClientOptions,
+    phase: Phase,
+    decoder: Decoder,
+    encoder: Encoder,
+    outbox: Outbox,
+    receipts: Receipts<T>,
+    heart_beat: HeartBeatMonitor,
+    eols_counted_since: Time,
+    failed: Option<SessionError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting {
+        deadline: Time,
+    },
+    Open,
+    /// DISCONNECT is on its way; nothing may follow it.
+    Closing {
+        receipt: u64,
+        deadline: Time,
+    },
+    Closed,
+}
+
+/// What the server agreed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Connected {
+    /// The version in force.
+    pub version: Version,
+    /// The header `server`: name and version of the software.
+    pub server: Option<String>,
+    /// The header `session`.
+    pub session: Option<String>,
+    /// The agreed period of our heart-beats.
+    pub sends_every: Option<Duration>,
+    /// How long the server may be silent, grace included.
+    pub server_patience: Option<Duration>,
+}
+
+/// What happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientEvent<T> {
+    /// The handshake is done.
+    Connected(Connected),
+    /// The frame sent with this token was processed.
+    Receipt(T),
+    /// A RECEIPT for nothing that waits: late, repeated or invented. Harmless.
+    StrayReceipt,
+    /// A message for a subscription.
+    Message(Frame),
+    /// The server gave up on the connection. If the frame names the receipt of the frame at fault, its token is here.
+    Error {
+        /// The ERROR frame.
+        frame: Frame,
+        /// The token of the frame at fault.
+        token: Option<T>,
+    },
+    /// DISCONNECT was receipted: the connection can be closed, nothing is lost.
+    Disconnected,
+}
+
+impl<T> ClientSession<T> {
+    /// A session whose CONNECT is in the outbox.
+    ///
+    /// # Errors
+    /// An option that cannot be encoded, such as a passcode with a line feed; a header `receipt`, which CONNECT may not
+    /// have.
+    pub fn new(options: ClientOptions, now: Time) -> Result<Self, SessionError> {
+        if options.headers.get("receipt").is_some() {
+            return Err(SessionError::ReceiptHeader);
+        }
+        let encoder = Encoder::new(Version::V1_2)
+            .with_escaped_connect(options.escape_connect)
+            .with_content_length(options.content_length);
+        let mut outbox = Outbox::new();
+        encoder.enqueue(&options.connect_frame(), &[], &mut outbox)?;
+        Ok(Self {
+            phase: Phase::Connecting { deadline: now.saturating_add(options.connect_timeout) },
+            decoder: Decoder::new(options.limits),
+            encoder,
+            outbox,
+            receipts: Receipts::default(),
+            heart_beat: HeartBeatMonitor::idle(now),
+            eols_counted_since: now,
+            failed: None,
+            options,
+        })
+    }
+
+    /// What is to be written.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Octets waiting to be written.
+    #[must_use]
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.remaining()
+    }
+
+    /// The owner wrote some of the outbox.
+    pub fn wrote(&mut self, now: Time) {
+        self.heart_beat.wrote(now);
+    }
+
+    /// The owner read some octets.
+    pub fn read(&mut self, now: Time) {
+        self.heart_beat.read(now);
+        if now.saturating_sub(self.eols_counted_since) >= Duration::from_secs(1) {
+            self.eols_counted_since = now;
+            self.decoder.forgive_eols();
+        }
+    }
+
+    /// The next event in what was read; `None` when more octets are needed.
+    ///
+    /// # Errors
+    /// The connection cannot go on; the error repeats.
+    pub fn next_event(
+        &mut self,
+        input: &mut BytesMut,
+        now: Time,
+    ) -> Result<Option<ClientEvent<T>>, SessionError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.advance(input, now);
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+            self.phase = Phase::Closed;
+        }
+        result
+    }
+
+    /// Queues a frame. Whoever wants to know that it was processed uses [`ClientSession::send_with_receipt`].
+    ///
+    /// # Errors
+    /// The caller's mistakes only; nothing was queued, the session goes on.
+    pub fn send(&mut self, frame: &Frame) -> Result<(), SessionError> {
+        self.check_sendable(frame)?;
+        Ok(self.encoder.enqueue(frame, &[], &mut self.outbox)?)
+    }
+
+    /// Queues a frame that asks for a RECEIPT. The token comes back with [`ClientEvent::Receipt`], with
+    /// [`ClientSession::expire`], or with [`ClientSession::take_pending`] when the connection has ended.
+    ///
+    /// # Errors
+    /// The caller's mistakes only; the token is handed back, nothing was queued, the session goes on.
+    pub fn send_with_receipt(&mut self, frame: &Frame, token: T, now: Time) -> Result<(), (SessionError, T)> {
+        if let Err(error) = self.check_sendable(frame) {
+            return Err((error, token));
+        }
+        let mut digits = Digits::default();
+        let receipt = [("receipt", digits.of(self.receipts.next_id()))];
+        match self.encoder.enqueue(frame, &receipt, &mut self.outbox) {
+            Ok(()) => {
+                self.receipts.insert(token, now);
+                Ok(())
+            }
+            Err(error) => Err((error.into(), token)),
+        }
+    }
+
+    /// Like [`ClientSession::send_with_receipt`] with a SEND whose constant headers are encoded already. `headers` are
+    /// added to them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_template_with_receipt(
+        &mut self,
+        template: &SendTemplate,
+        headers: &Headers,
+        body: &Bytes,
+        token: T,
+        now: Time,
+    ) -> Result<(), (SessionError, T)> {
+        if self.phase != Phase::Open {
+            return Err((SessionError::NotOpen, token));
+        }
+        if template.asks_for_receipt() || headers.get("receipt").is_some() {
+            return Err((SessionError::ReceiptHeader, token));
+        }
+        let mut digits = Digits::default();
+        let receipt = digits.of(self.receipts.next_id());
+        let result = template.enqueue_with_receipt(receipt, headers, body, &mut self.outbox);
+        match result {
+            Ok(()) => {
+                self.receipts.insert(token, now);
+                Ok(())
+            }
+            Err(error) => Err((error.into(), token)),
+        }
+    }
+
+    /// Queues DISCONNECT with a receipt. Call it when no receipt is pending any more: the server's receipt for
+    /// DISCONNECT does not wait for those of earlier frames (seen with RabbitMQ).
+    ///
+    /// # Errors
+    /// [`SessionError::NotOpen`].
+    pub fn disconnect(&mut self, now: Time) -> Result<(), SessionError> {
+        if self.phase != Phase::Open {
+            return Err(SessionError::NotOpen);
+        }
+        // The id is this session's own: no token waits for it.
+        let receipt = self.receipts.next_id();
+        let frame = Frame::new(Command::Disconnect).with_header("receipt", &receipt.to_string());
+        self.encoder.enqueue(&frame, &[], &mut self.outbox)?;
+        self.phase = Phase::Closing { receipt, deadline: now.saturating_add(self.options.close_timeout) };
+        Ok(())
+    }
+
+    /// When [`ClientSession::handle_timeout`] or [`ClientSession::expire`] has something to do.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let phase = match self.phase {
+            Phase::Connecting { deadline } | Phase::Closing { deadline, .. } => Some(deadline),
+            Phase::Open => None,
+            Phase::Closed => return None,
+        };
+        // While something waits to be written the write itself is the sign of life.
+        let may_send = self.phase == Phase::Open && !self.outbox.has_remaining();
+        let send = if may_send { self.heart_beat.send_at() } else { None };
+        let receipt = self
+            .options
+            .receipt_timeout
+            .and_then(|timeout| self.receipts.oldest_since().map(|since| since.saturating_add(timeout)));
+        [phase, send, self.heart_beat.dead_at(), receipt].into_iter().flatten().min()
+    }
+
+    /// Acts on the time: queues a heart-beat, or finds that the peer is gone.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), SessionError> {
+        match self.phase {
+            Phase::Connecting { deadline } if now >= deadline => {
+                return Err(SessionError::HandshakeTimeout(self.options.connect_timeout));
+            }
+            Phase::Closing { deadline, .. } if now >= deadline => {
+                return Err(SessionError::CloseTimeout(self.options.close_timeout));
+            }
+            Phase::Closed => return Ok(()),
+            _ => {}
+        }
+        if self.heart_beat.dead_at().is_some_and(|at| now >= at) {
+            return Err(SessionError::PeerSilent(self.heart_beat.silence(now)));
+        }
+        let may_send = self.phase == Phase::Open && !self.outbox.has_remaining();
+        if may_send && self.heart_beat.send_at().is_some_and(|at| now >= at) {
+            self.outbox.push_eol();
+        }
+        Ok(())
+    }
+
+    /// Takes the token of one frame whose RECEIPT did not come within the receipt timeout. Whether the frame was
+    /// processed is unknown; a RECEIPT that comes later is a [`ClientEvent::StrayReceipt`].
+    pub fn expire(&mut self, now: Time) -> Option<T> {
+        let before = now.checked_sub(self.options.receipt_timeout?)?;
+        self.receipts.expire(before)
+    }
+
+    /// Takes every token that still waits, oldest first; for when the connection has ended.
+    pub fn take_pending(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.phase = Phase::Closed;
+        self.receipts.drain()
+    }
+
+    /// The frames that wait for their RECEIPT.
+    #[must_use]
+    pub const fn receipts(&self) -> &Receipts<T> {
+        &self.receipts
+    }
+
+    /// How long ago the server last gave a sign of life.
+    #[must_use]
+    pub fn silence(&self, now: Time) -> Duration {
+        self.heart_beat.silence(now)
+    }
+
+    /// Whether frames can be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// The version in force (1.2 before the handshake is done).
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.encoder.version()
+    }
+
+    /// The encoder in force, for a [`SendTemplate`].
+    #[must_use]
+    pub const fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    fn advance(&mut self, input: &mut BytesMut, now: Time) -> Result<Option<ClientEvent<T>>, SessionError> {
+        if self.phase == Phase::Closed {
+            return Ok(None);
+        }
+        let Some(frame) = self.decoder.decode(input)? else { return Ok(None) };
+        let connecting = matches!(self.phase, Phase::Connecting { .. });
+        match frame.command() {
+            Command::Connected if connecting => self.connected(&frame, now).map(Some),
+            Command::Receipt if !connecting => self.receipt(&frame).map(Some),
+            Command::Message if !connecting => Ok(Some(ClientEvent::Message(frame))),
+            Command::Error => {
+                self.phase = Phase::Closed;
+                let id = frame.header("receipt-id").and_then(receipt_id);
+                Ok(Some(ClientEvent::Error { token: id.and_then(|id| self.receipts.resolve(id)), frame }))
+            }
+            other => Err(SessionError::Unexpected(other)),
+        }
+    }
+
+    fn check_sendable(&self, frame: &Frame) -> Result<(), SessionError> {
+        if self.phase != Phase::Open {
+            return Err(SessionError::NotOpen);
+        }
+        let command = frame.command();
+        if command.is_from_server() || command.is_handshake() || command == Command::Disconnect {
+            return Err(SessionError::Unexpected(command));
+        }
+        if frame.header("receipt").is_some() {
+            return Err(SessionError::ReceiptHeader);
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, frame: &Frame, now: Time) -> Result<ClientEvent<T>, SessionError> {
+        // A server of 1.0 does not name a version.
+        let text = frame.header("version").unwrap_or(Version::V1_0.as_str());
+        let version = Version::parse(text)
+            .filter(|version| self.options.versions.contains(version))
+            .ok_or_else(|| SessionError::VersionNotOffered(text.into()))?;
+        let remote = match frame.header("heart-beat") {
+            Some(value) if version > Version::V1_0 => {
+                HeartBeat::parse(value).ok_or_else(|| SessionError::BadHeartBeat(value.into()))?
+            }
+            _ => HeartBeat::NONE,
+        };
+        self.phase = Phase::Open;
+        self.decoder.set_version(version);
+        self.encoder = self.encoder.with_version(version);
+        self.heart_beat =
+            HeartBeatMonitor::negotiated(self.options.heart_beat, remote, self.options.heart_beat_grace, now);
+        Ok(ClientEvent::Connected(Connected {
+            version,
+            server: frame.header("server").map(Into::into),
+            session: frame.header("session").map(Into::into),
+            sends_every: self.heart_beat.outgoing(),
+            server_patience: self.heart_beat.patience(),
+        }))
+    }
+
+    fn receipt(&mut self, frame: &Frame) -> Result<ClientEvent<T>, SessionError> {
+        let text = frame
+            .header("receipt-id")
+            .ok_or(SessionError::MissingHeader { command: Command::Receipt, header: "receipt-id" })?;
+        let Some(id) = receipt_id(text) else { return Ok(ClientEvent::StrayReceipt) };
+        if matches!(self.phase, Phase::Closing { receipt, .. } if receipt == id) {
+            self.phase = Phase::Closed;
+            return Ok(ClientEvent::Disconnected);
+        }
+        Ok(self.receipts.resolve(id).map_or(ClientEvent::StrayReceipt, ClientEvent::Receipt))
+    }
+}
+
+/// Our own ids are plain decimal numbers; anything else is not ours.
+fn receipt_id(text: &str) -> Option<u64> {
+    text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}

@@ -1,0 +1,59 @@
+use alloc::string::String;
+use core::time::Duration;
+
+use crate::proto::{Command, DecodeError, EncodeError};
+
+/// Why a session cannot go on. The variant says at whom to look.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The peer sent what is not STOMP, or too much.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The caller's frame cannot be encoded; the session itself goes on.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The peer sent a frame that has no place here.
+    #[error("the peer sent a {0} frame that has no place at this point")]
+    Unexpected(Command),
+    /// A frame lacks a header it must have.
+    #[error("the peer sent a {command} frame without the header {header:?}")]
+    MissingHeader {
+        /// The frame's command.
+        command: Command,
+        /// The header's name.
+        header: &'static str,
+    },
+    /// CONNECTED names a version that was not offered, or none that exists.
+    #[error("the server chose the version {0:?}, which was not offered")]
+    VersionNotOffered(String),
+    /// No version in common (server side).
+    #[error("the client offers no version this server speaks: {0:?}")]
+    NoCommonVersion(String),
+    /// A `heart-beat` header that is not two unsigned numbers.
+    #[error("the peer sent the malformed heart-beat header {0:?}")]
+    BadHeartBeat(String),
+    /// No CONNECTED (client) or no CONNECT (server) within the time allowed.
+    #[error("no answer to the handshake within {0:?}")]
+    HandshakeTimeout(Duration),
+    /// The peer agreed to heart-beats and sent nothing for this long.
+    #[error("the peer has been silent for {0:?}, longer than the heart-beats allow")]
+    PeerSilent(Duration),
+    /// DISCONNECT was not receipted in time.
+    #[error("no receipt for DISCONNECT within {0:?}")]
+    CloseTimeout(Duration),
+    /// The caller used a session that is not connected, or is closing.
+    #[error("the session is not open")]
+    NotOpen,
+    /// The caller set the header `receipt`; the session numbers receipts itself.
+    #[error("the header \"receipt\" is set by the session")]
+    ReceiptHeader,
+}
+
+impl SessionError {
+    /// Whether the caller's frame was at fault, and the session can go on.
+    #[must_use]
+    pub const fn is_callers(&self) -> bool {
+        matches!(self, Self::Encode(_) | Self::NotOpen | Self::ReceiptHeader)
+    }
+}

@@ -1,0 +1,13 @@
+//! One connection's memory, client or server side: handshake, heart-beats, receipts, orderly end.
+
+mod client;
+mod error;
+mod options;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientEvent, ClientSession, Connected};
+pub use error::SessionError;
+pub use options::ClientOptions;
+pub use server::{ServerEvent, ServerOptions, ServerSession};
