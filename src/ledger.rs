@@ -28,6 +28,8 @@ pub enum DropReason {
     ShutdownOnRing,
     /// In a batch that was never sent when the shutdown deadline passed.
     ShutdownInBatch,
+    /// It can never be sent as it is: a defect, since lines and headers are built here.
+    Unencodable,
     /// Sent, but not confirmed, when the shutdown deadline passed: the broker may or may not have it.
     ShutdownInFlight,
 }
@@ -41,8 +43,14 @@ enum Stage {
 
 impl DropReason {
     /// Every reason, in the order of the way of a beacon.
-    pub const ALL: [Self; 5] =
-        [Self::RingFull, Self::Evicted, Self::ShutdownOnRing, Self::ShutdownInBatch, Self::ShutdownInFlight];
+    pub const ALL: [Self; 6] = [
+        Self::RingFull,
+        Self::Evicted,
+        Self::ShutdownOnRing,
+        Self::ShutdownInBatch,
+        Self::Unencodable,
+        Self::ShutdownInFlight,
+    ];
 
     /// The value of the metric label `reason`.
     #[must_use]
@@ -52,6 +60,7 @@ impl DropReason {
             Self::Evicted => "evicted",
             Self::ShutdownOnRing => "shutdown_on_ring",
             Self::ShutdownInBatch => "shutdown_in_batch",
+            Self::Unencodable => "unencodable",
             Self::ShutdownInFlight => "shutdown_in_flight",
         }
     }
@@ -60,7 +69,7 @@ impl DropReason {
         match self {
             Self::RingFull | Self::Evicted | Self::ShutdownOnRing => Stage::Ring,
             Self::ShutdownInBatch => Stage::Batch,
-            Self::ShutdownInFlight => Stage::Flight,
+            Self::Unencodable | Self::ShutdownInFlight => Stage::Flight,
         }
     }
 }
@@ -141,16 +150,10 @@ impl Ledger {
         let dropped_on_ring = self.dropped_at(Stage::Ring);
         let accepted = self.accepted.iter().map(|cell| cell.load(Ordering::Acquire)).sum::<u64>();
 
-        let mut dropped = [0; DropReason::ALL.len()];
-        for (count, stage_counts) in dropped.iter_mut().zip(
-            DropReason::ALL.map(|reason| match reason.stage() {
-                Stage::Ring => dropped_on_ring[reason as usize],
-                Stage::Batch => dropped_in_batch[reason as usize],
-                Stage::Flight => dropped_in_flight[reason as usize],
-            }),
-        ) {
-            *count = stage_counts;
-        }
+        // Each is zero where the reason belongs to another stage.
+        let dropped = std::array::from_fn(|reason| {
+            dropped_on_ring[reason] + dropped_in_batch[reason] + dropped_in_flight[reason]
+        });
         let sum = |counts: [u64; DropReason::ALL.len()]| counts.iter().sum::<u64>();
         Snapshot {
             accepted,

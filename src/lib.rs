@@ -1,4 +1,22 @@
-//! beacon-edge: a web-beacon edge server. See `docs/architecture.md` for the map of the rooms.
+//! beacon-edge: a web-beacon edge server. It answers a 1x1 GIF and gets every beacon into RabbitMQ over STOMP,
+//! confirmed. `docs/architecture.md` is the map of the rooms.
+//!
+//! ```text
+//! http → intake → ring → batch → delivery → RabbitMQ
+//! ```
 
+pub mod admin;
+pub mod batch;
+pub mod beacon;
+pub mod config;
+pub mod delivery;
+pub mod edge;
+pub mod http;
+pub mod intake;
 pub mod ledger;
+pub mod metrics;
 pub mod ring;
+pub mod watch;
+
+pub use config::Config;
+pub use edge::Edge;

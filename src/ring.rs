@@ -163,17 +163,23 @@ impl Ring {
         self.receiver.recv_timeout(timeout)
     }
 
-    /// Takes one line if there is one. For the batcher.
-    pub(crate) fn try_take(&self) -> Result<Bytes, TryRecvError> {
+    /// Takes one line if there is one. For the batcher, and for tests that read lines back.
+    ///
+    /// # Errors
+    ///
+    /// The ring is empty.
+    pub fn try_take(&self) -> Result<Bytes, TryRecvError> {
         self.receiver.try_recv()
     }
 
     /// Gives back the room of `beacons` lines of together `octets`: once per batch, not per beacon.
-    pub(crate) fn release(&self, beacons: usize, octets: usize) {
+    pub fn release(&self, beacons: usize, octets: usize) {
         self.level.fetch_sub(BEACON * beacons as u64 + octets as u64, Ordering::Relaxed);
     }
 
-    fn drop_newest(&self, lane: usize) -> Offer {
+    /// Accepts a beacon for `lane`, drops it at once and counts both. For the intake, which need not build a line
+    /// that has no room.
+    pub(crate) fn drop_newest(&self, lane: usize) -> Offer {
         self.ledger.accept(lane);
         self.ledger.drop_beacons(DropReason::RingFull, 1);
         Offer::Dropped

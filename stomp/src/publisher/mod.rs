@@ -36,7 +36,7 @@ use crate::{Headers, proto::EncodeError};
 
 pub use backoff::Backoff;
 pub use options::PublisherOptions;
-pub use status::{LaneState, LaneStatus, Totals};
+pub use status::{Board, LaneState, LaneStatus, Totals};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -165,7 +165,7 @@ impl<T: Send + 'static> Publisher<T> {
 
     /// A handle to the same readings that can outlive the publisher.
     #[must_use]
-    pub fn board(&self) -> Arc<status::Board> {
+    pub fn board(&self) -> Arc<Board> {
         Arc::clone(&self.shared.board)
     }
 
@@ -190,7 +190,7 @@ impl<T: Send + 'static> Publisher<T> {
 
 impl<T> Shared<T> {
     fn new(options: PublisherOptions, outcomes: mpsc::Sender<Outcome<T>>) -> Self {
-        let board = Arc::new(status::Board::new(options.connections.max(1)));
+        let board = Arc::new(Board::new(options.connections.max(1)));
         Self { options, backlog: Backlog::new(), board, outcomes }
     }
 }

@@ -1,0 +1,48 @@
+# What a contributor does. `make` alone lists it.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+FUZZ_SECONDS ?= 10
+
+.PHONY: help run test lint bench fuzz doc deps deps-bench t1 audit
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## the edge server on its embedded broker: http://127.0.0.1:8080/b.gif, status on http://127.0.0.1:9090/
+	$(CARGO) run --release --locked
+
+deps: ## install what the tests need and is missing (RabbitMQ), through the system's package manager
+	@sh tests/rabbitmq/install-deps.sh
+
+deps-bench: ## the same, and nginx, which the reference measurement compares with
+	@sh tests/rabbitmq/install-deps.sh --bench
+
+test: deps ## every test; against a private RabbitMQ where one is needed
+	$(CARGO) test --workspace --all-features --locked
+
+lint: ## formatting, clippy and rustdoc, all without a warning; stompwire in each set of features
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	for features in "" client broker client,broker; do \
+	  $(CARGO) clippy -p stompwire --no-default-features --features "$$features" --locked -- -D warnings || exit 1; \
+	done
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked
+
+bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some minutes)
+	$(CARGO) bench --locked -p beacon-edge
+	$(CARGO) bench --locked -p stompwire
+
+t1: deps-bench ## CPU of the edge per beacon against nginx per request (some minutes; leave the machine alone)
+	sh loadtest/t1.sh
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (10); needs a nightly toolchain and cargo-fuzz
+	cd stomp/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+	  mkdir -p corpus/$$target && \
+	  $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+doc: ## the documentation of all crates, in target/doc
+	$(CARGO) doc --workspace --all-features --no-deps --locked
+
+audit: ## licences, advisories and sources of the dependencies; needs cargo-deny
+	$(CARGO) deny check

@@ -1,0 +1,67 @@
+//! Why a run could not be made. What goes wrong *inside* a run is counted in its result instead.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Why a run could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument, or a combination of arguments, that makes no sense; the text says why.
+    #[error("{0}")]
+    Argument(String),
+    /// No connection to the target could be opened at the start.
+    #[error("cannot connect to {address}: {source}; is the server running?")]
+    Connect {
+        /// Where the connection was to go.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A process named by `--pid` cannot be read.
+    #[error("cannot measure process {name} (pid {pid}): {reason}")]
+    Process {
+        /// Its label in the report.
+        name: String,
+        /// Its process id.
+        pid: i32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The reference server could not be started.
+    #[error("the nginx reference: {0}")]
+    Nginx(String),
+    /// The limit on open files is too low and may not be raised by this user.
+    #[error(
+        "{needed} open files are needed and the hard limit is {hard}: raise it (`ulimit -Hn {needed}` as root, \
+         or LimitNOFILE= in a systemd unit) and run again"
+    )]
+    OpenFiles {
+        /// Open files that the run needs.
+        needed: u64,
+        /// The limit that stands in the way.
+        hard: u64,
+    },
+    /// A file or a system facility of this machine failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A result file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Turns an [`io::Error`] into [`Error::Io`], for use with `map_err`.
+    pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,365 @@
+//! The command line of `loadtest http`, and its check into a plan that can be carried out.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, ValueEnum};
+
+use crate::{
+    Error,
+    cpu::Process,
+    http::{
+        Target,
+        beacon::WARMUP_SEQ,
+        fleet::{FleetOptions, Limit},
+    },
+    report::JsonTo,
+};
+
+/// What `loadtest http` takes from the command line.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+TIME is a number with ms, s or m (500ms, 10s, 2m); without a unit it is in seconds.
+
+Examples:
+  loadtest http http://127.0.0.1:8080/b.gif                              full speed for 10 s
+  loadtest http http://127.0.0.1:8080/b.gif --rate 20000 --post 30       20,000/s, latency as users would see it
+  loadtest http http://127.0.0.1:8080/b.gif --requests 200000 --json -   exactly 200,000 beacons, result as JSON
+  loadtest http http://127.0.0.1:8080/b.gif --pid edge=4711 --reference nginx
+                                                                         CPU per beacon, compared with nginx
+  loadtest http http://127.0.0.1:8080/b.gif --pid 4711 --idle 10000      memory for 10,000 idle connections
+
+Exit status: 0 when there is a result, even an interrupted one; 1 when the run could not be made; 2 for wrong arguments.")]
+pub struct Args {
+    /// Where the beacons go: http only, and only loopback unless --allow-remote is given
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// Keep-alive connections, each with one request at a time [default: 64, or 0 with --idle]
+    #[arg(long, short = 'c', value_name = "N", help_heading = "Load")]
+    pub connections: Option<usize>,
+    /// Requests per second over all connections (open loop); without it each connection sends its next request as soon
+    /// as it has its answer (closed loop)
+    #[arg(long, short = 'r', value_name = "R", help_heading = "Load")]
+    pub rate: Option<f64>,
+    /// How long to send [default: 10s]
+    #[arg(long, short = 'd', value_name = "TIME", value_parser = parse_duration, conflicts_with = "requests", help_heading = "Load")]
+    pub duration: Option<Duration>,
+    /// Send exactly N requests, however long it takes
+    #[arg(long, short = 'n', value_name = "N", help_heading = "Load")]
+    pub requests: Option<u64>,
+    /// Send for this long before anything is counted; numbered from 900000000000 [default: 0s, or 1s with --reference]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    pub warmup: Option<Duration>,
+    /// Threads that make the load
+    #[arg(long, short = 't', value_name = "N", default_value_t = 1, help_heading = "Load")]
+    pub threads: usize,
+    /// The longest wait for a connection or an answer
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, help_heading = "Load")]
+    pub timeout: Duration,
+    /// Allow a target outside this machine
+    #[arg(long, help_heading = "Load")]
+    pub allow_remote: bool,
+
+    /// Share of the beacons sent by POST, as navigator.sendBeacon does; the others are GETs
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, help_heading = "Beacons")]
+    pub post: u8,
+    /// The first sequence number
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Beacons")]
+    pub first_seq: u64,
+    /// Write each sequence number that was answered with 2xx to FILE, one a line, in no order
+    #[arg(long, value_name = "FILE", help_heading = "Beacons")]
+    pub answered: Option<PathBuf>,
+
+    /// Measure CPU per request and memory of this process (repeatable; the first is the server at URL)
+    #[arg(long = "pid", value_name = "[NAME=]PID", action = ArgAction::Append, value_parser = parse_process, help_heading = "Measurement")]
+    pub pids: Vec<(Option<String>, i32)>,
+    /// Count CPU for this much longer than requests are sent, so that what the server does afterwards with the beacons
+    /// it has accepted is charged to them (with --pid)
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration, help_heading = "Measurement")]
+    pub settle: Duration,
+    /// Alternate with a server of our own on loopback, and print the ratio of CPU per request; needs --pid. It is sent
+    /// GETs only, whatever --post says
+    #[arg(long, value_name = "SERVER", help_heading = "Measurement")]
+    pub reference: Option<Reference>,
+    /// Rounds against the reference, each of --duration or --requests for either server
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "reference", help_heading = "Measurement")]
+    pub rounds: usize,
+    /// Open N more connections, send one request on each and keep them idle for --duration while memory of --pid is
+    /// measured
+    #[arg(long, value_name = "N", help_heading = "Measurement")]
+    pub idle: Option<usize>,
+
+    /// Write the result as JSON to FILE, or instead of the table to standard output (no FILE, or `-`)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", help_heading = "Output")]
+    pub json: Option<JsonTo>,
+}
+
+/// Servers that a run can be compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Reference {
+    /// nginx that answers every request with its built-in GIF (`empty_gif`)
+    Nginx,
+}
+
+/// A run that can be carried out: every number is within its range and they fit together.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where the beacons go.
+    pub target: Target,
+    /// Connections under load, over all threads; 0 only with `idle`.
+    pub connections: usize,
+    /// Threads that make the load.
+    pub threads: usize,
+    /// When the measurement, or a round of it, ends.
+    pub limit: Limit,
+    /// Requests per second of an open loop.
+    pub rate: Option<f64>,
+    /// Time before anything is counted.
+    pub warmup: Duration,
+    /// The longest wait for a connection or an answer.
+    pub timeout: Duration,
+    /// Share of POSTs, 0 to 100.
+    pub post_percent: u8,
+    /// The first sequence number.
+    pub first_seq: u64,
+    /// Where answered numbers are written.
+    pub answered: Option<PathBuf>,
+    /// Processes to measure; the first is the server.
+    pub processes: Vec<Process>,
+    /// How much longer than requests are sent CPU is counted.
+    pub settle: Duration,
+    /// Rounds against nginx.
+    pub reference_rounds: Option<usize>,
+    /// Connections to keep idle.
+    pub idle: Option<usize>,
+    /// Whether to show progress on a terminal.
+    pub progress: bool,
+}
+
+impl Plan {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the reason why something cannot be done; [`Error::Process`] for a `--pid` that is not
+    /// there.
+    pub fn check(args: &Args) -> Result<Self, Error> {
+        let target = Target::parse(&args.url, args.allow_remote)?;
+        let connections = args.connections.unwrap_or(if args.idle.is_some() { 0 } else { 64 });
+        if connections == 0 && args.idle.is_none() {
+            return refuse("--connections 0: without connections nothing can be sent (only --idle goes without)");
+        }
+        in_range("--connections", connections, 0, 100_000)?;
+        in_range("--threads", args.threads, 1, 256)?;
+        if args.threads > connections.max(1) && connections > 0 {
+            return refuse("--threads: more threads than connections, some would have nothing to do");
+        }
+        if let Some(rate) = args.rate {
+            if !rate.is_finite() || rate <= 0.0 {
+                return refuse("--rate: a rate is above 0; leave it out to send as fast as answers come");
+            }
+            if rate > 10_000_000.0 {
+                return refuse("--rate: over 10,000,000 requests per second is beyond what this program can send");
+            }
+            if connections == 0 {
+                return refuse("--rate with --idle needs --connections: idle connections carry no load");
+            }
+        }
+        in_range("--post", usize::from(args.post), 0, 100)?;
+        if args.requests == Some(0) {
+            return refuse("--requests 0: nothing would be measured");
+        }
+        if args.timeout.is_zero() || args.timeout > Duration::from_secs(60) {
+            return refuse("--timeout: between 1ms and 60s, the longest latency that is told apart");
+        }
+        let limit = match (args.requests, args.duration) {
+            (Some(requests), _) => Limit::Requests(requests),
+            (None, duration) => Limit::Duration(duration.unwrap_or(Duration::from_secs(10))),
+        };
+        if limit == Limit::Duration(Duration::ZERO) {
+            return refuse("--duration 0: nothing would be measured");
+        }
+
+        let rounds = args.reference.map(|Reference::Nginx| args.rounds);
+        if let Some(rounds) = rounds {
+            in_range("--rounds", rounds, 1, 1000)?;
+            if args.pids.is_empty() {
+                return refuse(
+                    "--reference compares CPU per request: say with --pid which process serves the URL",
+                );
+            }
+            if args.idle.is_some() {
+                return refuse("--idle measures memory and --reference CPU: make two runs of it");
+            }
+        }
+        if let Some(idle) = args.idle {
+            in_range("--idle", idle, 1, 1_000_000)?;
+            if args.pids.is_empty() {
+                return refuse("--idle measures memory: say with --pid which process serves the URL");
+            }
+            if connections == 0 && args.requests.is_some() {
+                return refuse("--requests with --idle needs --connections; use --duration for how long to stay idle");
+            }
+        }
+        let most = args.requests.unwrap_or(0).saturating_mul(rounds.unwrap_or(1) as u64);
+        if args.first_seq.saturating_add(most).saturating_add(args.idle.unwrap_or(0) as u64) > WARMUP_SEQ {
+            return refuse("--first-seq: numbers from 900000000000 on are those of the warm-up");
+        }
+
+        let processes = args.pids.iter().map(|(name, pid)| Process::attach(name.as_deref(), *pid));
+        Ok(Self {
+            target,
+            connections,
+            threads: args.threads,
+            limit,
+            rate: args.rate,
+            warmup: args.warmup.unwrap_or(if rounds.is_some() { Duration::from_secs(1) } else { Duration::ZERO }),
+            timeout: args.timeout,
+            post_percent: args.post,
+            first_seq: args.first_seq,
+            answered: args.answered.clone(),
+            processes: processes.collect::<Result<_, _>>()?,
+            settle: args.settle,
+            reference_rounds: rounds,
+            idle: args.idle,
+            progress: true,
+        })
+    }
+
+    /// The fleet that makes the load.
+    pub fn fleet(&self) -> FleetOptions {
+        FleetOptions {
+            address: self.target.address,
+            connections: self.connections,
+            threads: self.threads,
+            timeout: self.timeout,
+        }
+    }
+}
+
+fn refuse<T>(reason: &str) -> Result<T, Error> {
+    Err(Error::Argument(reason.to_owned()))
+}
+
+fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<(), Error> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!("{name} {value}: between {low} and {high}")))
+}
+
+/// A number with `ms`, `s` or `m`; seconds without.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit_s) = if let Some(number) = text.strip_suffix("ms") {
+        (number, 1e-3)
+    } else if let Some(number) = text.strip_suffix('s') {
+        (number, 1.0)
+    } else if let Some(number) = text.strip_suffix('m') {
+        (number, 60.0)
+    } else {
+        (text, 1.0)
+    };
+    let seconds = number.parse::<f64>().map_err(|_| "not a time like 500ms, 10s or 2m".to_owned())? * unit_s;
+    if !(0.0..=86_400.0).contains(&seconds) {
+        return Err("a time is between 0 and one day".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// `PID` or `NAME=PID`.
+fn parse_process(text: &str) -> Result<(Option<String>, i32), String> {
+    let (name, pid) = match text.rsplit_once('=') {
+        Some(("", _)) => return Err("the name before = is empty".to_owned()),
+        Some((name, pid)) => (Some(name.to_owned()), pid),
+        None => (None, text),
+    };
+    match pid.parse() {
+        Ok(pid) if pid > 0 => Ok((name, pid)),
+        _ => Err(format!("{pid} is not a process id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn check(line: &str) -> Result<Plan, String> {
+        let words = ["http", "http://127.0.0.1:1/"].into_iter().chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        Plan::check(&line.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_a_closed_loop_of_64_connections_for_ten_seconds() {
+        let plan = check("").unwrap();
+        assert_eq!((plan.connections, plan.threads, plan.post_percent, plan.first_seq), (64, 1, 0, 0));
+        assert_eq!(plan.limit, Limit::Duration(Duration::from_secs(10)));
+        assert_eq!((plan.rate, plan.warmup, plan.reference_rounds), (None, Duration::ZERO, None));
+        let own = std::process::id();
+        let plan = check(&format!("--reference nginx --pid edge={own}")).unwrap();
+        assert_eq!((plan.warmup, plan.reference_rounds), (Duration::from_secs(1), Some(5)));
+        assert_eq!((plan.processes[0].name(), plan.processes[0].pid()), ("edge", own as i32));
+        assert_eq!(check(&format!("--idle 10 --pid {own}")).unwrap().connections, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_with_the_reason() {
+        let cases = [
+            ("--rate 0", "a rate is above 0"),
+            ("--rate -5", "--rate"),
+            ("--rate nan", "a rate is above 0"),
+            ("--rate 1e9", "beyond what this program can send"),
+            ("--post 101", "--post 101: between 0 and 100"),
+            ("--connections 0", "nothing can be sent"),
+            ("--connections 2 --threads 3", "more threads than connections"),
+            ("--threads 0", "--threads 0: between 1 and 256"),
+            ("--requests 0", "nothing would be measured"),
+            ("--duration 0", "nothing would be measured"),
+            ("--duration ten", "not a time like"),
+            ("--duration 3d", "not a time like"),
+            ("--requests 5 --duration 5s", "cannot be used with"),
+            ("--timeout 0", "between 1ms and 60s"),
+            ("--timeout 2m", "between 1ms and 60s"),
+            ("--pid edge", "edge is not a process id"),
+            ("--pid =5", "the name before = is empty"),
+            ("--pid edge=2147483647", "no such process"),
+            ("--reference nginx", "say with --pid"),
+            ("--reference apache", "invalid value 'apache'"),
+            ("--rounds 3", "--reference"),
+            ("--idle 5", "say with --pid"),
+            ("--first-seq 900000000001", "those of the warm-up"),
+            ("--first-seq 899999999999 --requests 2", "those of the warm-up"),
+        ];
+        for (line, reason) in cases {
+            let error = check(line).unwrap_err();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+        let own = std::process::id();
+        for (line, reason) in [
+            ("--reference nginx --rounds 0", "--rounds 0: between 1 and 1000"),
+            ("--reference nginx --idle 5", "make two runs"),
+            ("--idle 5 --rate 5", "needs --connections"),
+            ("--idle 5 --requests 5", "needs --connections"),
+        ] {
+            let error = check(&format!("--pid {own} {line}")).unwrap_err();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("3", 3000), ("0.25", 250), ("0", 0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1h", "inf", "nan", "1e9"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `loadtest http`: beacons over HTTP/1.1 to one server, and what it answers.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`args`] | the command line, and its check into a [`Plan`] |
+//! | [`run`] | the course of a run: idle connections, warm-up, measurement, rounds against a reference |
+//! | [`report`] | the result for people and machines |
+//! | [`fleet`] | connections on threads that run one phase after another |
+//! | `lane` | one thread's part of a phase: closed loop, open loop, counting |
+//! | `pacer` | wakes connections when their next request is due |
+//! | `connection` | one keep-alive connection |
+//! | [`target`], [`beacon`], [`response`] | the URL, the octets sent, the octets taken |
+//! | [`stats`], [`answered`] | what is counted, and the file of answered numbers |
+
+pub mod answered;
+pub mod args;
+pub mod beacon;
+mod connection;
+pub mod fleet;
+pub mod idle;
+mod lane;
+mod pacer;
+pub mod reference;
+pub mod report;
+pub mod response;
+pub mod run;
+pub mod stats;
+pub mod target;
+
+pub use args::{Args, Plan};
+pub use run::{command, run};
+pub use target::Target;

@@ -1,0 +1,357 @@
+//! What can be configured, and the defaults. The reasons for them are in `docs/configuration.md`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::broker::{self, Broker, Secret};
+use super::{address, duration, octets};
+use crate::ring::{Limits, Overflow};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The whole configuration. [`Config::default`] is what runs without a file: the embedded broker on loopback.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP front.
+    pub http: HttpConfig,
+    /// Metrics and health.
+    pub admin: AdminConfig,
+    /// What is written to standard error.
+    pub log: LogConfig,
+    /// How the process ends.
+    pub shutdown: ShutdownConfig,
+    /// Which paths take beacons, by the name of the route.
+    pub routes: BTreeMap<String, RouteConfig>,
+    /// Where beacons go, by the name of the destination.
+    pub destinations: BTreeMap<String, DestinationConfig>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    #[serde(with = "address::one")]
+    pub listen: SocketAddr,
+    /// Worker threads; 0 is one per core. See [`HttpConfig::worker_count`].
+    pub workers: usize,
+    /// Whether another process may listen on the same port (rolling restart).
+    pub share_port: bool,
+    /// Most octets of a request line and its headers.
+    #[serde(with = "octets")]
+    pub max_head_bytes: usize,
+    /// Most header lines of a request.
+    pub max_headers: usize,
+    /// Most octets of a request body.
+    #[serde(with = "octets")]
+    pub max_body_bytes: usize,
+    /// From the first octet of a request (or the start of the connection) to the end of its head.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
+    /// For the whole body to arrive, and then for the answer to leave.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    #[serde(with = "duration")]
+    pub keep_alive_timeout: Duration,
+    /// Most open connections, over all workers.
+    pub max_connections: usize,
+    /// Header with the client's address (its leftmost one), or empty for the peer's address.
+    pub client_ip_header: String,
+    /// Origins that may read answers with credentials; `"*"` is any.
+    pub cors_origins: Vec<String>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address and port, or none (an empty string) for no admin listener.
+    #[serde(with = "address::optional")]
+    pub listen: Option<SocketAddr>,
+    /// Whether `listen` may be other than loopback.
+    pub allow_remote: bool,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Lines for people, or one JSON object a line.
+    pub format: LogFormat,
+    /// A level, or directives in the syntax of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long to wait for answers, rings and receipts after SIGTERM.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+}
+
+/// `[routes.NAME]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteConfig {
+    /// The path, matched exactly. In a file it is `/NAME` by default.
+    pub path: String,
+    /// What the client gets.
+    pub reply: Reply,
+    /// Names of the destinations that each get every beacon.
+    pub destinations: Vec<String>,
+}
+
+/// `routes.NAME.reply`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// 200 with a transparent GIF of one pixel.
+    #[default]
+    Gif,
+    /// 204.
+    Empty,
+}
+
+/// `[destinations.NAME]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// The brokers; connections are spread over them. Empty by default: a file has to say where beacons go.
+    #[serde(with = "broker::list")]
+    pub brokers: Vec<Broker>,
+    /// The STOMP destination.
+    pub destination: String,
+    /// A file whose content is the password for every broker, or empty.
+    pub password_file: String,
+    /// The content of `password_file`.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+    /// Connections, over all brokers.
+    pub connections: usize,
+    /// Most frames without a receipt, a connection.
+    pub window_frames: usize,
+    /// Most octets of frames without a receipt, a connection.
+    #[serde(with = "octets")]
+    pub window_bytes: usize,
+    /// How long to wait for a receipt before the connection is given up.
+    #[serde(with = "duration")]
+    pub receipt_timeout: Duration,
+    /// How long connecting may take, up to CONNECTED.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// The STOMP heart-beat asked for, both ways; `"0s"` for none.
+    #[serde(with = "duration")]
+    pub heart_beat: Duration,
+    /// The first pause before connecting again.
+    #[serde(with = "duration")]
+    pub backoff_min: Duration,
+    /// The longest pause before connecting again.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+    /// The ring in front of the broker.
+    pub ring: RingConfig,
+    /// How beacons are packed.
+    pub batch: BatchConfig,
+}
+
+/// `[destinations.NAME.ring]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RingConfig {
+    /// Most beacons.
+    pub max_beacons: usize,
+    /// Most octets.
+    #[serde(with = "octets")]
+    pub max_bytes: usize,
+    /// What happens at the bound.
+    pub overflow: Overflow,
+}
+
+/// `[destinations.NAME.batch]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Most beacons in a batch; 1 is one message per beacon.
+    pub max_beacons: usize,
+    /// A batch is closed before it grows beyond this; a longer beacon is a batch of its own.
+    #[serde(with = "octets")]
+    pub max_bytes: usize,
+    /// How long the first beacon of a batch waits for others.
+    #[serde(with = "duration")]
+    pub linger: Duration,
+}
+
+impl Config {
+    /// The configuration as TOML, every key with its value. Passwords are written as `***`.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("the model has string keys and values that TOML can hold")
+    }
+}
+
+impl HttpConfig {
+    /// How many workers there will be: `workers`, or one per core that this process may use.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            workers => workers,
+        }
+    }
+}
+
+impl RouteConfig {
+    /// The defaults of a route that a file calls `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { path: format!("/{name}"), ..Self::default() }
+    }
+}
+
+impl RingConfig {
+    /// The bounds, as the ring takes them.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { max_beacons: self.max_beacons, max_bytes: self.max_bytes }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let route = |path: &str, reply| RouteConfig { path: path.into(), reply, ..RouteConfig::default() };
+        let embedded = DestinationConfig { brokers: vec![Broker::Embedded], ..DestinationConfig::default() };
+        Self {
+            http: HttpConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            routes: [("pixel", route("/b.gif", Reply::Gif)), ("beacon", route("/b", Reply::Empty))]
+                .map(|(name, route)| (name.to_owned(), route))
+                .into(),
+            destinations: [("main".to_owned(), embedded)].into(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8080).into(),
+            workers: 0,
+            share_port: false,
+            max_head_bytes: 16 * KIB,
+            max_headers: 100,
+            max_body_bytes: 64 * KIB,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
+            max_connections: 65_536,
+            client_ip_header: String::new(),
+            cors_origins: vec!["*".to_owned()],
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: Some(([127, 0, 0, 1], 9090).into()), allow_remote: false }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: "info".to_owned() }
+    }
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(10) }
+    }
+}
+
+impl Default for RouteConfig {
+    fn default() -> Self {
+        Self { path: String::new(), reply: Reply::default(), destinations: vec!["main".to_owned()] }
+    }
+}
+
+impl Default for DestinationConfig {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            destination: "/queue/beacons".to_owned(),
+            password_file: String::new(),
+            password: None,
+            connections: 2,
+            window_frames: 1024,
+            window_bytes: 16 * MIB,
+            receipt_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            heart_beat: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            ring: RingConfig::default(),
+            batch: BatchConfig::default(),
+        }
+    }
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self { max_beacons: 262_144, max_bytes: 128 * MIB, overflow: Overflow::default() }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { max_beacons: 1000, max_bytes: 64 * KIB, linger: Duration::from_millis(5) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_defaults_read_back_as_the_defaults() {
+        let printed = Config::default().to_toml();
+        assert_eq!(toml::from_str::<Config>(&printed).unwrap(), Config::default());
+        for line in [
+            "listen = \"127.0.0.1:8080\"",
+            "max_body_bytes = \"64KiB\"",
+            "keep_alive_timeout = \"75s\"",
+            "brokers = [\"embedded\"]",
+            "linger = \"5ms\"",
+            "overflow = \"drop_newest\"",
+        ] {
+            assert!(printed.contains(line), "no `{line}` in:\n{printed}");
+        }
+    }
+
+    #[test]
+    fn no_workers_means_one_per_core() {
+        assert!(HttpConfig::default().worker_count() >= 1);
+        assert_eq!(HttpConfig { workers: 3, ..HttpConfig::default() }.worker_count(), 3);
+    }
+}

@@ -1,0 +1,100 @@
+//! The watch: says in the log that beacons are being dropped or refused, at a bounded rate, and when it has ended.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ledger::{DropReason, Snapshot},
+    ring::Ring,
+};
+
+/// How often the counters are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// At most one warning per destination in this time.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Watch {
+    /// Watches these destinations, each a name and its ring.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(rings: Vec<(String, Arc<Ring>)>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("watch".into()).spawn(move || {
+            let mut watched: Vec<Watched> = rings.into_iter().map(Watched::new).collect();
+            while !stopped.load(Ordering::Relaxed) {
+                thread::park_timeout(LOOK);
+                let now = Instant::now();
+                watched.iter_mut().for_each(|watched| watched.look(now));
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops after a last look.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        if self.thread.join().is_err() {
+            tracing::error!("the watch thread panicked; this is a defect in beacon-edge, please report it");
+        }
+    }
+}
+
+struct Watched {
+    name: String,
+    ring: Arc<Ring>,
+    /// What has been told.
+    told: Snapshot,
+    last_warning: Option<Instant>,
+}
+
+impl Watched {
+    fn new((name, ring): (String, Arc<Ring>)) -> Self {
+        Self { name, ring, told: Snapshot::default(), last_warning: None }
+    }
+
+    fn look(&mut self, now: Instant) {
+        if self.last_warning.is_some_and(|last| now.duration_since(last) < QUIET) {
+            return;
+        }
+        let seen = self.ring.ledger().snapshot();
+        // What is dropped by a shutdown is told by the shutdown.
+        let lost = |snapshot: &Snapshot| {
+            [DropReason::RingFull, DropReason::Evicted].map(|reason| snapshot.dropped_for(reason))
+        };
+        let ([full, evicted], [told_full, told_evicted]) = (lost(&seen), lost(&self.told));
+        let rejected = seen.rejected - self.told.rejected;
+        let dropped = full + evicted - told_full - told_evicted;
+        let destination = &self.name;
+        if dropped + rejected > 0 {
+            let level = self.ring.level();
+            tracing::warn!(
+                destination,
+                dropped,
+                rejected,
+                ring_beacons = level.beacons,
+                ring_bytes = level.bytes,
+                "the ring is full: the broker takes less than arrives; see /readyz, or enlarge ring.max_beacons and ring.max_bytes"
+            );
+            self.last_warning = Some(now);
+            self.told = seen;
+        } else if self.last_warning.take().is_some() {
+            tracing::info!(destination, "the ring has room again: no beacon was dropped or refused for 10 s");
+        }
+    }
+}
