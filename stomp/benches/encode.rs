@@ -1,1 +1,82 @@
-fn main() {}
+//! Encoding: frames and octets a second, into a buffer that is used again and again.
+//!
+//! `cargo bench -p stompwire --bench encode`
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use stompwire::{
+    Frame, Headers, Version,
+    proto::{Encoder, Outbox, SendTemplate},
+};
+
+mod frames;
+
+const FRAMES: usize = 1000;
+
+fn encode(c: &mut Criterion) {
+    let encoder = Encoder::new(Version::V1_2);
+    let mut group = c.benchmark_group("encode");
+    let table: [(&str, Frame, usize); 3] = [
+        ("message_342B", frames::message(), FRAMES),
+        ("receipt_small", frames::receipt(), FRAMES),
+        ("send_64KiB", frames::batch(), 16),
+    ];
+    for (name, frame, count) in table {
+        let bytes = frames::wire(&frame, count).len() as u64;
+        group.throughput(Throughput::ElementsAndBytes { elements: count as u64, bytes });
+        let mut dst = BytesMut::with_capacity(2 * bytes as usize);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                dst.clear();
+                for _ in 0..count {
+                    encoder.encode(std::hint::black_box(&frame), &mut dst).expect("nothing that cannot be encoded");
+                }
+                assert_eq!(dst.len() as u64, bytes);
+            });
+        });
+        let mut outbox = Outbox::new();
+        group.bench_function(format!("{name}_outbox"), |b| {
+            b.iter(|| {
+                for _ in 0..count {
+                    let frame = std::hint::black_box(&frame);
+                    encoder.enqueue(frame, &[], &mut outbox).expect("nothing that cannot be encoded");
+                }
+                assert_eq!(outbox.remaining() as u64, bytes);
+                outbox.advance(bytes as usize);
+            });
+        });
+    }
+
+    // A publisher's way: constant headers encoded once.
+    let constant: Headers =
+        [("destination", "/queue/beacons"), ("persistent", "true"), ("content-type", "application/x-ndjson")]
+            .into_iter()
+            .collect();
+    let template = SendTemplate::new(&encoder, &constant).expect("nothing that cannot be encoded");
+    let body = frames::message().body().clone();
+    let mut outbox = Outbox::new();
+    let mut send = |outbox: &mut Outbox| {
+        let receipt = std::hint::black_box([("receipt", "1234567")]);
+        template.enqueue(&receipt, &body, outbox).expect("nothing that cannot be encoded");
+    };
+    send(&mut outbox);
+    let bytes = outbox.remaining();
+    outbox.advance(bytes);
+    group.throughput(Throughput::ElementsAndBytes { elements: FRAMES as u64, bytes: (FRAMES * bytes) as u64 });
+    group.bench_function("send_template_outbox", |b| {
+        b.iter(|| {
+            (0..FRAMES).for_each(|_| send(&mut outbox));
+            outbox.advance(FRAMES * bytes);
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = encode
+}
+criterion_main!(benches);

@@ -18,7 +18,7 @@ const PIECES: [&[u8]; 40] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn decoding_agrees_with_the_reference(input in octets(), rules in rules(), chunks in chunking()) {
@@ -125,6 +125,12 @@ fn no_limit_at_all_is_safe() {
     let mut buffer = BytesMut::from("\nSEND\ncontent-length:18446744073709551615\n\nbody\0");
     assert_eq!(decoder.decode(&mut buffer), Ok(None));
     assert_eq!(decoder.decode(&mut buffer), Ok(None));
+}
+
+/// At least 2,000 cases; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(2000), failure_persistence: None, ..default }
 }
 
 fn decoder(rules: &Rules) -> Decoder {

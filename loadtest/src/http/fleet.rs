@@ -124,7 +124,6 @@ pub(crate) struct Phase {
 #[derive(Debug)]
 pub struct Fleet {
     options: FleetOptions,
-    interrupt: Interrupt,
     workers: Vec<Worker>,
 }
 
@@ -159,7 +158,7 @@ impl Fleet {
             workers.push(Worker { orders, thread });
             opened.push(done);
         }
-        let fleet = Self { options, interrupt: interrupt.clone(), workers };
+        let fleet = Self { options, workers };
         let mut outcome = Ok(());
         for done in opened {
             let opened = done.await.unwrap_or_else(|_| Err(thread_died("it panicked while connecting")));

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::proto::{Frame, ServerEvent, ServerSession, SessionError, Time};
 
-/// How much is read at a time.
+/// How much is read at a time where there is much to read.
 const READ: usize = 64 * 1024;
-/// Room for the first read, so that an idle connection costs little.
+/// Room for a read otherwise, so that an idle connection costs little.
 const FIRST_READ: usize = 4 * 1024;
 /// How often a queue without room is looked at again.
 const ROOM_AGAIN: Duration = Duration::from_millis(5);
@@ -44,6 +44,7 @@ pub(super) struct Connection {
     pub(super) control_seen: Control,
     control: watch::Receiver<Control>,
     input: BytesMut,
+    read_all_it_could: bool,
     wake: Arc<Notify>,
     has_mail: bool,
     /// Messages were put into the outbox and the hub does not know yet that they are written.
@@ -111,7 +112,8 @@ impl Connection {
             shared,
             control_seen,
             control,
-            input: BytesMut::with_capacity(FIRST_READ),
+            input: BytesMut::new(),
+            read_all_it_could: false,
             wake,
             has_mail: false,
             owes_written: false,
@@ -166,6 +168,10 @@ impl Connection {
 
     fn woken(&mut self, woken: Woken) -> Option<Ending> {
         let now = self.now();
+        if self.session.outbox_len() == 0 {
+            // Nothing waited: a stall can begin now at the earliest.
+            self.last_progress = now;
+        }
         match woken {
             Woken::Control(true) => return self.obey(),
             Woken::Wrote(Ok(count)) if count > 0 => {
@@ -173,7 +179,10 @@ impl Connection {
                 self.last_progress = now;
             }
             Woken::Read(Ok(0)) => self.finish(),
-            Woken::Read(Ok(_)) => self.session.read(now),
+            Woken::Read(Ok(_)) => {
+                self.read_all_it_could = self.input.len() == self.input.capacity();
+                self.session.read(now);
+            }
             Woken::Mail => self.has_mail = true,
             Woken::Timer => return self.on_time(now),
             Woken::Control(false) | Woken::Wrote(_) | Woken::Read(Err(_)) => return Some(Ending::Gone),
@@ -191,18 +200,14 @@ impl Connection {
         if self.is_silent() {
             return None;
         }
-        let was_empty = self.session.outbox_len() == 0;
         let now = self.now();
         self.process_input(now);
         if self.finish_by.is_none() {
             self.receipts.write_due(&self.control_seen, &mut self.session, now);
             self.deliver();
         }
-        let is_empty = self.session.outbox_len() == 0;
-        if was_empty && !is_empty {
-            self.last_progress = now;
-        }
-        (is_empty && self.finish_by.is_some()).then_some(Ending::Said)
+        let all_written = self.session.outbox_len() == 0;
+        (all_written && self.finish_by.is_some()).then_some(Ending::Said)
     }
 
     /// Handles the whole frames of what was read, as long as it may.
@@ -245,8 +250,9 @@ impl Connection {
         if self.input.is_empty() && self.input.capacity() > 4 * READ {
             self.input = BytesMut::new();
         }
-        if self.input.capacity() - self.input.len() < FIRST_READ / 4 {
-            self.input.reserve(READ);
+        let wanted = if self.read_all_it_could { READ } else { FIRST_READ };
+        if self.input.capacity() - self.input.len() < wanted / 2 {
+            self.input.reserve(wanted);
         }
     }
 

@@ -79,7 +79,7 @@ impl Control {
 
     /// Evaluates an Erlang expression, without its final full stop, and returns the term on one line.
     pub(crate) fn eval(&self, expression: &str, limit: Duration) -> Result<String, Error> {
-        let failed = |reason: String| Error::Eval { expression: expression.to_owned(), reason };
+        let failed = |reason: String| Error::Eval { expression: on_one_line(expression), reason };
         let (sender, receiver) = sync_channel(1);
         let id = {
             let mut input = self.input.lock();
@@ -89,7 +89,7 @@ impl Control {
                 Some(waiting) => waiting.insert(id, sender),
                 None => return Err(Error::NotRunning),
             };
-            let line = format!("{id} {}.\n", expression.replace(['\n', '\r'], " "));
+            let line = format!("{id} {}.\n", on_one_line(expression));
             input.0.write_all(line.as_bytes()).map_err(|_| Error::NotRunning)?;
             id
         };
@@ -168,6 +168,11 @@ impl Shared {
 pub(crate) fn erlang_binary(text: &str) -> String {
     let octets: Vec<String> = text.bytes().map(|octet| octet.to_string()).collect();
     format!("<<{}>>", octets.join(","))
+}
+
+/// Also what keeps an expression of several lines one request.
+fn on_one_line(expression: &str) -> String {
+    expression.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 fn parse_answer(line: &str) -> Option<(u64, Outcome)> {

@@ -70,7 +70,7 @@ pub enum Error {
     },
 
     /// An Erlang expression failed inside the broker.
-    #[error("Erlang expression `{expression}`: {reason}")]
+    #[error("Erlang expression `{}`: {reason}", shortened(expression))]
     Eval {
         /// The expression.
         expression: String,
@@ -93,5 +93,14 @@ impl Error {
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let action = action.into();
         move |source| Error::Io { action, source }
+    }
+}
+
+/// Enough of an expression to recognise it.
+fn shortened(expression: &str) -> String {
+    const SHOWN: usize = 100;
+    match expression.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &expression[..end]),
+        None => expression.to_owned(),
     }
 }

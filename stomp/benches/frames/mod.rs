@@ -1,0 +1,49 @@
+//! The frames that are measured.
+
+use bytes::{Bytes, BytesMut};
+use stompwire::{
+    Command, Frame, Version,
+    proto::{Encoder, Limits},
+};
+
+/// Octets of [`message`] on the wire.
+pub(crate) const MESSAGE_LEN: usize = 342;
+
+/// A MESSAGE with five headers, as a broker delivers a beacon: [`MESSAGE_LEN`] octets.
+pub(crate) fn message() -> Frame {
+    Frame::new(Command::Message)
+        .with_header("subscription", "0")
+        .with_header("destination", "/queue/beacons")
+        .with_header("message-id", "T_0@@session-x8Vn2mTqZ0bW1kq@@1")
+        .with_header("content-type", "application/x-ndjson")
+        .with_header("content-length", "188")
+        .with_body(vec![b'j'; 188])
+}
+
+/// The RECEIPT of one frame, as RabbitMQ writes it but for the line feed behind.
+pub(crate) fn receipt() -> Frame {
+    Frame::new(Command::Receipt).with_header("receipt-id", "1234567")
+}
+
+/// A SEND of a packed batch.
+pub(crate) fn batch() -> Frame {
+    Frame::new(Command::Send)
+        .with_header("destination", "/queue/beacons")
+        .with_header("persistent", "true")
+        .with_header("receipt", "1234567")
+        .with_body(Bytes::from(vec![b'j'; 64 * 1024]))
+}
+
+/// The frame so many times on the wire.
+pub(crate) fn wire(frame: &Frame, count: usize) -> BytesMut {
+    let mut wire = BytesMut::new();
+    for _ in 0..count {
+        Encoder::new(Version::V1_2).encode(frame, &mut wire).expect("it has nothing that cannot be encoded");
+    }
+    wire
+}
+
+/// The default ones.
+pub(crate) fn limits() -> Limits {
+    Limits::default()
+}
