@@ -205,12 +205,12 @@ async fn feed(mut delivered: Delivered, publisher: Publisher<u64>, deadline: wat
             () = &mut passed => false,
             taken = publisher.publish(message) => taken.is_ok(),
         };
-        if taken {
-            // No confirmation can be recorded before this: it needs this thread.
-            ledger.seal(count);
-        } else {
+        if !taken {
             ledger.drop_beacons(DropReason::ShutdownInBatch, count);
+            break;
         }
+        // No confirmation can be recorded before this: it needs this thread.
+        ledger.seal(count);
     }
     delivered.batches.close();
     while let Some(batch) = delivered.batches.recv().await {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::{
     admin::{Admin, AdminError, View},
     batch::{self, Batcher},
-    config::{Broker, Config},
+    config::Config,
     delivery::{Delivered, Delivery, DeliveryError, Readings},
     http::{HttpError, HttpServer, Route},
     ledger::{DropReason, Ledger, Snapshot},
@@ -178,18 +178,12 @@ impl Edge {
     }
 
     fn view(&self, config: &Config, started: Instant) -> View {
-        let queues = config
-            .destinations
-            .values()
-            .filter(|destination| destination.brokers.contains(&Broker::Embedded))
-            .map(|destination| destination.destination.clone())
-            .collect();
         let path = config.routes.values().map(|route| route.path.as_str()).find(|path| path.ends_with(".gif"));
         let path = path.or_else(|| config.routes.values().map(|route| route.path.as_str()).next()).unwrap_or("/");
         View {
             destinations: self.destinations.clone(),
             metrics: Metrics::new(self.destinations.clone(), Arc::clone(self.http.stats())),
-            embedded: self.delivery.embedded().map(|broker| (broker, queues)),
+            embedded: self.delivery.embedded(),
             pixel: format!("http://{}{path}", self.http_addr()),
             draining: Arc::clone(&self.draining),
             started,

@@ -1,6 +1,8 @@
 //! The HTTP front over real sockets, octet by octet: what it answers, what it records, what it refuses, and that it
 //! keeps answering others meanwhile. No broker: lines are read back from the rings.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in their helpers")]
+
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;

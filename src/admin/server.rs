@@ -46,8 +46,8 @@ pub struct View {
     pub destinations: Vec<Observed>,
     /// Everything for `/metrics`.
     pub metrics: Metrics,
-    /// The embedded broker, and the queues that destinations use there.
-    pub embedded: Option<(BrokerHandle, Vec<String>)>,
+    /// The embedded broker, if there is one.
+    pub embedded: Option<BrokerHandle>,
     /// The URL of a route, for the page.
     pub pixel: String,
     /// Set when the edge is going down.
@@ -196,10 +196,10 @@ impl View {
 
     /// The newest lines at the embedded broker, newest first.
     fn latest(&self) -> Option<Vec<String>> {
-        let (broker, queues) = self.embedded.as_ref()?;
+        let broker = self.embedded.as_ref()?;
         let mut lines = Vec::new();
-        for queue in queues {
-            for message in broker.peek(queue, LATEST).into_iter().rev() {
+        for (queue, _) in broker.queues() {
+            for message in broker.peek(&queue, LATEST).into_iter().rev() {
                 let body = String::from_utf8_lossy(message.body());
                 lines.extend(body.lines().rev().map(ToOwned::to_owned).take(LATEST));
             }

@@ -132,7 +132,7 @@ mod tests {
         let registry = Registry::default();
         let [first, second, third] = [(); 3].map(|()| registry.enter().1);
         assert!(!registry.evict(), "none is parked");
-        [&second, &first, &third].map(|link| registry.park(link));
+        [&second, &first, &third].into_iter().for_each(|link| registry.park(link));
         registry.unpark(&second);
         registry.park(&second);
         assert!(registry.evict());

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     pub(super) builder: http1::Builder,
     pub(super) intake: RefCell<Intake>,
     pub(super) registry: Registry,
+    /// Connections that are not parked.
+    pub(super) warm: Cell<usize>,
     lane: usize,
     stopping: Cell<bool>,
     full: Throttle,
@@ -83,6 +85,7 @@ impl Worker {
             shared,
             intake: RefCell::new(Intake::new(lane)),
             registry: Registry::default(),
+            warm: Cell::new(0),
             lane,
             stopping: Cell::new(false),
             full: Throttle::default(),

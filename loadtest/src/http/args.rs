@@ -39,7 +39,7 @@ pub struct Args {
     pub connections: Option<usize>,
     /// Requests per second over all connections (open loop); without it each connection sends its next request as soon
     /// as it has its answer (closed loop)
-    #[arg(long, short = 'r', value_name = "R", help_heading = "Load")]
+    #[arg(long, short = 'r', value_name = "R", allow_negative_numbers = true, help_heading = "Load")]
     pub rate: Option<f64>,
     /// How long to send [default: 10s]
     #[arg(long, short = 'd', value_name = "TIME", value_parser = parse_duration, conflicts_with = "requests", help_heading = "Load")]
@@ -313,7 +313,7 @@ mod tests {
     fn what_cannot_be_done_is_refused_with_the_reason() {
         let cases = [
             ("--rate 0", "a rate is above 0"),
-            ("--rate -5", "--rate"),
+            ("--rate -5", "a rate is above 0"),
             ("--rate nan", "a rate is above 0"),
             ("--rate 1e9", "beyond what this program can send"),
             ("--post 101", "--post 101: between 0 and 100"),

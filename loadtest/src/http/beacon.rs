@@ -73,10 +73,11 @@ const HOLE: &str = "############";
 
 impl Template {
     fn get(target: &Target, page: &Page) -> Self {
-        let Page { event, path, referrer, screen, viewport, ratio, language, agent, session, timing, .. } = page;
+        let Page { event, path, referrer, screen, viewport, ratio, language, agent, visitor, session, timing, .. } = page;
         let query = format!(
-            "seq={HOLE}&ev={event}&sid={session}&dl=https%3A%2F%2Fshop.example{path}&dr=https%3A%2F%2F{referrer}%2F\
-             &sr={screen}&vp={viewport}&dpr={ratio}&ul={language}&nt={timing}"
+            "seq={HOLE}&ev={event}&cid={visitor}&sid={session}&dl=https%3A%2F%2Fshop.example{path}&dr=https%3A%2F%2F{referrer}%2F\
+             &sr={screen}&vp={viewport}&dpr={ratio}&ul={language}&nt={timing}&et={}",
+            page.visible_ms,
         );
         Self::new(format!(
             "GET {}{query} HTTP/1.1\r\n\
@@ -95,9 +96,10 @@ impl Template {
     }
 
     fn post(target: &Target, page: &Page) -> Self {
-        let Page { event, path, referrer, screen, viewport, ratio, language, agent, session, timing, .. } = page;
+        let Page { event, path, referrer, screen, viewport, ratio, language, agent, visitor, session, timing, .. } = page;
         let body = format!(
-            "{{\"seq\":\"{HOLE}\",\"ev\":\"{event}\",\"sid\":\"{session}\",\"page\":{{\"url\":\"https://shop.example{}\",\
+            "{{\"seq\":\"{HOLE}\",\"ev\":\"{event}\",\"cid\":\"{visitor}\",\"sid\":\"{session}\",\
+             \"consent\":\"analytics\",\"page\":{{\"url\":\"https://shop.example{}\",\
              \"referrer\":\"https://{referrer}/\",\"title\":\"{}\",\"lang\":\"{language}\"}},\
              \"screen\":{{\"size\":\"{screen}\",\"viewport\":\"{viewport}\",\"ratio\":{ratio}}},\
              \"timing\":{{\"nav\":\"{timing}\",\"visible_ms\":{},\"scroll_percent\":{}}}}}",
@@ -145,6 +147,7 @@ struct Page {
     ratio: &'static str,
     language: &'static str,
     agent: &'static str,
+    visitor: String,
     session: String,
     /// Milliseconds to first octet, interactive, loaded.
     timing: String,
@@ -166,6 +169,7 @@ impl Page {
             ratio,
             language: pick(rng, &["en-GB", "de-DE", "fr-FR", "pt-BR"]),
             agent,
+            visitor: format!("{:016x}", rng.u64(..)),
             session: format!("{:016x}", rng.u64(..)),
             timing: format!("{}.{}.{}", rng.u32(20..99), rng.u32(200..999), rng.u32(1000..4000)),
             visible_ms: rng.u32(1000..90_000),

@@ -225,6 +225,9 @@ impl Lane {
         let Exchange { outcome, octets_sent, octets_received } = connection.exchange(&self.buffer, deadline).await;
         let now_ns = self.now();
         self.last_ns.set(now_ns);
+        if let Some(pacer) = &self.pacer {
+            pacer.wake_due(now_ns);
+        }
 
         let stats = &mut *self.stats.borrow_mut();
         stats.octets_sent += octets_sent;

@@ -61,7 +61,7 @@ pub struct ResponseParser {
     /// A head that was cut by the end of a read.
     partial: Vec<u8>,
     /// The response whose body is arriving, and how many octets of it are still to come.
-    body: Option<(Response, u64)>,
+    body: Option<Head>,
 }
 
 impl ResponseParser {
@@ -101,8 +101,7 @@ impl ResponseParser {
     }
 
     /// Parses a head if it is whole; also says how many octets of `input` follow it.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
-    fn take_head(&mut self, input: &[u8]) -> Result<Option<(Option<(Response, u64)>, usize)>, ResponseError> {
+    fn take_head(&mut self, input: &[u8]) -> Result<Option<(Option<Head>, usize)>, ResponseError> {
         if self.partial.is_empty() {
             if let Some(end) = head_end(input, 0) {
                 return Ok(Some((parse_head(&input[..end])?, input.len() - end)));
@@ -129,13 +128,16 @@ impl ResponseParser {
     }
 }
 
+/// A parsed head: the response, and how many octets of body follow.
+type Head = (Response, u64);
+
 /// Where a head ends, searching from `from`.
 fn head_end(octets: &[u8], from: usize) -> Option<usize> {
     memmem::find(&octets[from..], b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 /// A head with its empty line; `None` for an interim response.
-fn parse_head(head: &[u8]) -> Result<Option<(Response, u64)>, ResponseError> {
+fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
     if head.len() > MAX_HEAD {
         return Err(ResponseError::HeadTooLarge);
     }
@@ -214,8 +216,10 @@ mod tests {
 
     const GIF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\ncontent-length: 3\r\n\r\nGIF";
 
-    /// Everything that came out of feeding `pieces`, up to the first error.
-    fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Response>, ResponseError> {
+    type Outcome = Result<Option<Response>, ResponseError>;
+
+    /// What comes of feeding `pieces`, up to the first error.
+    fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
         let mut parser = ResponseParser::default();
         let mut last = None;
         for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
@@ -231,7 +235,7 @@ mod tests {
     #[test]
     fn responses_are_read_as_the_standard_says() {
         let ok = |status, close| Ok(Some(Response { status, close }));
-        let cases: &[(&[u8], Result<Option<Response>, ResponseError>)] = &[
+        let cases: &[(&[u8], Outcome)] = &[
             (GIF, ok(200, false)),
             (b"HTTP/1.1 204 No Content\r\n\r\n", ok(204, false)),
             (b"HTTP/1.1 204\r\nContent-Length: 9\r\n\r\n", ok(204, false)),

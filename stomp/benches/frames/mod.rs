@@ -16,8 +16,8 @@ pub(crate) fn message() -> Frame {
         .with_header("destination", "/queue/beacons")
         .with_header("message-id", "T_0@@session-x8Vn2mTqZ0bW1kq@@1")
         .with_header("content-type", "application/x-ndjson")
-        .with_header("content-length", "188")
-        .with_body(vec![b'j'; 188])
+        .with_header("content-length", "194")
+        .with_body(vec![b'j'; 194])
 }
 
 /// The RECEIPT of one frame, as RabbitMQ writes it but for the line feed behind.

@@ -36,7 +36,6 @@ pub struct Decoder {
     line_start: usize,
     /// Kept from frame to frame, so that a frame allocates its exact table once.
     spans: Vec<Span>,
-    saw_backslash: bool,
     /// End-of-lines since the last frame or the last [`Decoder::forgive_eols`].
     eols: usize,
     failed: Option<DecodeError>,
@@ -68,7 +67,6 @@ impl Decoder {
             scanned: 0,
             line_start: 0,
             spans: Vec::new(),
-            saw_backslash: false,
             eols: 0,
             failed: None,
         }
@@ -148,7 +146,6 @@ impl Decoder {
         self.scanned = 0;
         self.line_start = 0;
         self.spans.clear();
-        self.saw_backslash = false;
         // A broker may put one behind every frame: only those without a frame between them are a flood.
         self.eols = 0;
     }
@@ -212,15 +209,9 @@ impl Decoder {
         if self.spans.len() == self.limits.max_headers {
             return Err(DecodeError::TooManyHeaders { limit: self.limits.max_headers });
         }
-        if let Some(first) = memchr::memchr2(b'\r', b'\\', line) {
-            self.saw_backslash = true;
-            if self.crlf_ends_lines() && memchr::memchr(b'\r', &line[first..]).is_some() {
-                return Err(DecodeError::StrayCarriageReturn);
-            }
-        }
-        let colon = memchr::memchr(b':', line).ok_or_else(|| DecodeError::NoColon(excerpt(line)))?;
+        let colon = memchr::memchr(b':', line).unwrap_or(0);
         if colon == 0 {
-            return Err(DecodeError::EmptyHeaderName);
+            return Err(self.not_a_header(line));
         }
         // Offsets are below max_head, which is clamped to 1 GiB.
         let at = |offset: usize| (start + offset) as u32;
@@ -228,11 +219,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// The head is whole: checks UTF-8, unescapes in place, and finds the content-length.
+    fn not_a_header(&self, line: &[u8]) -> DecodeError {
+        if self.crlf_ends_lines() && line.contains(&b'\r') {
+            DecodeError::StrayCarriageReturn
+        } else if line.starts_with(b":") {
+            DecodeError::EmptyHeaderName
+        } else {
+            DecodeError::NoColon(excerpt(line))
+        }
+    }
+
+    /// The head is whole: checks UTF-8 and carriage returns, unescapes in place, and finds the content-length.
     fn finish_head(&mut self, command: Command, src: &mut [u8]) -> Result<Option<usize>, DecodeError> {
         let head = &mut src[..self.scanned];
         core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
-        if self.saw_backslash {
+        // One look at the head instead of one at each line: mostly there is neither.
+        if memchr::memchr2(b'\r', b'\\', head).is_some() {
             self.unescape_head(command, head)?;
         }
         let length = self
@@ -260,12 +262,18 @@ impl Decoder {
             // An ERROR before CONNECTED: nothing was agreed, so nothing is unescaped.
             None => Escaping::None,
         };
+        let crlf_ends_lines = self.crlf_ends_lines();
         for span in &mut self.spans {
+            let line = &head[span.name.0 as usize..span.value.1 as usize];
+            if crlf_ends_lines && memchr::memchr(b'\r', line).is_some() {
+                return Err(DecodeError::StrayCarriageReturn);
+            }
             for part in [&mut span.name, &mut span.value] {
                 let text = &mut head[part.0 as usize..part.1 as usize];
                 let len = escaping.unescape(text).ok_or_else(|| DecodeError::BadEscape {
                     version: self.version.unwrap_or(Version::V1_2),
-                    line: excerpt(text),
+                    // A passcode has no place in a message.
+                    line: if command.is_handshake() { "***".into() } else { excerpt(text) },
                 })?;
                 part.1 = part.0 + len as u32;
             }

@@ -96,60 +96,80 @@ impl Encoder {
         }
         dst.put_slice(command.as_str().as_bytes());
         dst.put_u8(b'\n');
-        self.headers(command, frame.headers().iter().chain(added.iter().copied()), body, dst)
+        self.headers(command, frame.headers(), dst)?;
+        self.pairs(command, added, dst)?;
+        self.end_of_head(command, given_length(frame.headers(), added), body, dst)
     }
 
-    /// The header lines, content-length where it is due, and the blank line.
-    fn headers<'a>(
-        &self,
-        command: Command,
-        headers: impl Iterator<Item = (&'a str, &'a str)>,
-        body: &[u8],
-        dst: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
-        let mut given_length = false;
-        for (name, value) in headers {
-            if name == "content-length" && !given_length {
-                given_length = true;
-                if value != Digits::default().of(body.len() as u64) {
-                    return Err(EncodeError::WrongContentLength { given: value.into(), actual: body.len() });
-                }
-            }
-            self.header(command, name, value, dst)?;
+    fn headers(&self, command: Command, headers: &Headers, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        match headers.lines() {
+            Some(lines) => dst.put_slice(lines),
+            None => headers.octets().try_for_each(|(name, value)| self.header(command, name, value, dst))?,
         }
-        if !given_length && command.may_have_body() {
-            if self.content_length {
-                dst.put_slice(b"content-length:");
-                dst.put_slice(Digits::default().of(body.len() as u64).as_bytes());
-                dst.put_u8(b'\n');
-            } else if memchr::memchr(0, body).is_some() {
-                return Err(EncodeError::NulWithoutContentLength);
-            }
-        }
-        dst.put_u8(b'\n');
         Ok(())
+    }
+
+    fn pairs(&self, command: Command, pairs: &[(&str, &str)], dst: &mut BytesMut) -> Result<(), EncodeError> {
+        pairs
+            .iter()
+            .try_for_each(|(name, value)| self.header(command, name.as_bytes(), value.as_bytes(), dst))
     }
 
     fn header(
         &self,
         command: Command,
-        name: &str,
-        value: &str,
+        name: &[u8],
+        value: &[u8],
         dst: &mut BytesMut,
     ) -> Result<(), EncodeError> {
         if name.is_empty() {
             return Err(EncodeError::EmptyHeaderName);
         }
         let escaping = Escaping::of(command, self.version, self.escape_connect);
-        let mut fits = escaping.put(name.as_bytes(), true, dst);
+        let mut fits = escaping.put(name, true, dst);
         dst.put_u8(b':');
-        fits &= escaping.put(value.as_bytes(), false, dst);
+        fits &= escaping.put(value, false, dst);
         dst.put_u8(b'\n');
         if !fits {
-            return Err(EncodeError::Unencodable { name: name.into(), command, version: self.version });
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(EncodeError::Unencodable { name, command, version: self.version });
         }
         Ok(())
     }
+
+    /// The content-length, where it is due and not given already, and the blank line.
+    fn end_of_head(
+        &self,
+        command: Command,
+        given: Option<&str>,
+        body: &[u8],
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let mut digits = Digits::default();
+        let length = digits.of(body.len() as u64);
+        match given {
+            Some(given) if given != length => {
+                return Err(EncodeError::WrongContentLength { given: given.into(), actual: body.len() });
+            }
+            Some(_) => {}
+            None if !command.may_have_body() => {}
+            None if self.content_length => {
+                dst.put_slice(b"content-length:");
+                dst.put_slice(length.as_bytes());
+                dst.put_u8(b'\n');
+            }
+            None if memchr::memchr(0, body).is_some() => return Err(EncodeError::NulWithoutContentLength),
+            None => {}
+        }
+        dst.put_u8(b'\n');
+        Ok(())
+    }
+}
+
+/// The content-length that the caller has set. Of repeated ones the first counts, here as at the receiver.
+fn given_length<'a>(headers: &'a Headers, added: &[(&str, &'a str)]) -> Option<&'a str> {
+    let among_added = || added.iter().find(|(name, _)| *name == "content-length").map(|(_, value)| *value);
+    headers.get("content-length").or_else(among_added)
 }
 
 /// A SEND whose constant headers are encoded once: what remains per frame is copying them and a few short values.
@@ -175,14 +195,11 @@ impl SendTemplate {
     /// # Errors
     /// [`EncodeError`], as for the whole frame.
     pub fn new(encoder: &Encoder, constant: &Headers) -> Result<Self, EncodeError> {
-        let mut prefix = BytesMut::from(&b"SEND\n"[..]);
-        for (name, value) in constant.iter() {
-            if name == "content-length" {
-                let given = String::from(value);
-                return Err(EncodeError::WrongContentLength { given, actual: 0 });
-            }
-            encoder.header(Command::Send, name, value, &mut prefix)?;
+        if let Some(given) = constant.get("content-length") {
+            return Err(EncodeError::WrongContentLength { given: given.into(), actual: 0 });
         }
+        let mut prefix = BytesMut::from(&b"SEND\n"[..]);
+        encoder.headers(Command::Send, constant, &mut prefix)?;
         Ok(Self { encoder: *encoder, prefix, asks_for_receipt: constant.get("receipt").is_some() })
     }
 
@@ -202,7 +219,7 @@ impl SendTemplate {
         body: &bytes::Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
-        self.enqueue_all(headers.iter().copied(), body, outbox)
+        self.enqueue_all(headers, &Headers::new(), body, outbox)
     }
 
     /// The same with the header `receipt` in front.
@@ -213,26 +230,40 @@ impl SendTemplate {
         body: &bytes::Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
-        let receipt = core::iter::once(("receipt", receipt));
-        self.enqueue_all(receipt.chain(headers.iter()), body, outbox)
+        self.enqueue_all(&[("receipt", receipt)], headers, body, outbox)
     }
 
-    fn enqueue_all<'a>(
+    fn enqueue_all(
         &self,
-        headers: impl Iterator<Item = (&'a str, &'a str)>,
+        first: &[(&str, &str)],
+        headers: &Headers,
         body: &bytes::Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
         let dst = outbox.tail();
         let start = dst.len();
         dst.reserve(self.prefix.len() + 256 + body.len().min(COPY_BODY));
-        dst.put_slice(&self.prefix);
-        if let Err(error) = self.encoder.headers(Command::Send, headers, body, dst) {
+        let result = self.try_head(first, headers, body, dst);
+        if result.is_err() {
             dst.truncate(start);
-            return Err(error);
+            return result;
         }
         finish(body, outbox);
         Ok(())
+    }
+
+    fn try_head(
+        &self,
+        first: &[(&str, &str)],
+        headers: &Headers,
+        body: &[u8],
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let (encoder, command) = (&self.encoder, Command::Send);
+        dst.put_slice(&self.prefix);
+        encoder.pairs(command, first, dst)?;
+        encoder.headers(command, headers, dst)?;
+        encoder.end_of_head(command, given_length(headers, first), body, dst)
     }
 }
 

@@ -33,7 +33,7 @@ impl Escaping {
 
     /// Appends `text` escaped. False if it holds an octet that cannot be expressed; `dst` is then left in between.
     pub(crate) fn put(self, text: &[u8], is_name: bool, dst: &mut BytesMut) -> bool {
-        if !text.iter().any(|&octet| matches!(octet, b'\n' | b'\r' | b':' | b'\\' | 0)) {
+        if is_plain(text) {
             dst.put_slice(text);
             return true;
         }
@@ -77,6 +77,11 @@ impl Escaping {
         }
         Some(write)
     }
+}
+
+/// Whether no version and no frame needs an escape in this text.
+pub(crate) fn is_plain(text: &[u8]) -> bool {
+    !text.iter().any(|&octet| matches!(octet, b'\n' | b'\r' | b':' | b'\\' | 0))
 }
 
 #[cfg(test)]

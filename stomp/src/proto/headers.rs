@@ -3,14 +3,18 @@ use core::{fmt, ops::Range};
 
 use bytes::Bytes;
 
+use super::escape;
+
 /// The headers of a frame, in their order on the wire, repeats included.
 ///
 /// The text of a received frame stays where it was read: the names and values are slices of one shared buffer, and a
 /// whole set of headers costs one allocation, for its table of offsets.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Headers {
     text: Text,
     table: Table,
+    /// The text is the header lines just as they go on the wire, whatever the version.
+    plain: bool,
 }
 
 /// Where one header's name and value are in the text.
@@ -22,9 +26,9 @@ pub(crate) struct Span {
 
 #[derive(Clone)]
 enum Text {
-    /// A received frame.
+    /// A received frame: its head.
     Shared(Bytes),
-    /// A frame under construction.
+    /// A frame under construction: lines of name, colon and value, nothing escaped.
     Owned(Vec<u8>),
 }
 
@@ -38,12 +42,12 @@ impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { text: Text::Owned(Vec::new()), table: Table::Growing(Vec::new()) }
+        Self { text: Text::Owned(Vec::new()), table: Table::Growing(Vec::new()), plain: true }
     }
 
     /// Headers of a received frame. `text` is UTF-8 wherever `spans` point (the decoder's duty).
     pub(crate) fn received(text: Bytes, spans: &[Span]) -> Self {
-        Self { text: Text::Shared(text), table: Table::Exact(spans.into()) }
+        Self { text: Text::Shared(text), table: Table::Exact(spans.into()), plain: false }
     }
 
     /// The value of the first header of this name: the one that counts when it is repeated (1.2, "Repeated Header
@@ -86,12 +90,27 @@ impl Headers {
             self.table = Table::Growing(core::mem::take(spans).into_vec());
         }
         let (Text::Owned(text), Table::Growing(table)) = (&mut self.text, &mut self.table) else { return };
-        let mut append = |part: &str| {
+        let mut append = |part: &str, end: u8| {
             let start = offset(text.len());
             text.extend_from_slice(part.as_bytes());
-            (start, offset(text.len()))
+            let span = (start, offset(text.len()));
+            text.push(end);
+            span
         };
-        table.push(Span { name: append(name), value: append(value) });
+        table.push(Span { name: append(name, b':'), value: append(value, b'\n') });
+        self.plain &=
+            !name.is_empty() && escape::is_plain(name.as_bytes()) && escape::is_plain(value.as_bytes());
+    }
+
+    /// The header lines ready for the wire, unless something in them needs an escape or a refusal.
+    pub(crate) fn lines(&self) -> Option<&[u8]> {
+        self.plain.then(|| self.text())
+    }
+
+    /// Every header, in order, not looked at again for UTF-8.
+    pub(crate) fn octets(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let text = self.text();
+        self.spans().iter().map(move |span| (&text[range(span.name)], &text[range(span.value)]))
     }
 
     fn text(&self) -> &[u8] {
@@ -109,15 +128,9 @@ impl Headers {
     }
 }
 
-impl Default for Text {
+impl Default for Headers {
     fn default() -> Self {
-        Self::Owned(Vec::new())
-    }
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Self::Growing(Vec::new())
+        Self::new()
     }
 }
 

@@ -156,13 +156,13 @@ impl Rules {
     }
 
     fn header(&self, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
-        if self.crlf() && line.contains(&b'\r') {
-            return Err("StrayCarriageReturn");
-        }
-        let colon = line.iter().position(|&octet| octet == b':').ok_or("NoColon")?;
-        if colon == 0 {
-            return Err("EmptyHeaderName");
-        }
+        let stray = self.crlf() && line.contains(&b'\r');
+        let colon = match line.iter().position(|&octet| octet == b':') {
+            None | Some(0) if stray => return Err("StrayCarriageReturn"),
+            None => return Err("NoColon"),
+            Some(0) => return Err("EmptyHeaderName"),
+            Some(colon) => colon,
+        };
         Ok((line[..colon].to_vec(), line[colon + 1..].to_vec()))
     }
 
@@ -185,7 +185,12 @@ impl Rules {
         };
         headers
             .into_iter()
-            .map(|(name, value)| Ok((unescape(&name, escapes)?, unescape(&value, escapes)?)))
+            .map(|(name, value)| {
+                if self.crlf() && (name.contains('\r') || value.contains('\r')) {
+                    return Err("StrayCarriageReturn");
+                }
+                Ok((unescape(&name, escapes)?, unescape(&value, escapes)?))
+            })
             .collect()
     }
 }

@@ -102,7 +102,9 @@ impl Builder {
         let mut attempt = 1;
         loop {
             match Node::launch(Plan::new(&self)?) {
-                Err(Error::Start { log, .. }) if attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) => attempt += 1,
+                Err(Error::Start { log, .. }) if attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) => {
+                    attempt += 1
+                }
                 outcome => return outcome,
             }
         }
@@ -186,7 +188,11 @@ fn environment(builder: &Builder, ports: &Ports, folder: &Path) -> Vec<(String, 
         ("RABBITMQ_CONF_ENV_FILE", inside("no-rabbitmq-env.conf")),
         ("RABBITMQ_CONFIG_FILES", inside("no-conf.d/*.conf")),
     ];
-    fixed.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(builder.environment.clone()).collect()
+    fixed
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .chain(builder.environment.clone())
+        .collect()
 }
 
 fn write_files(builder: &Builder, ports: &Ports, folder: &Path) -> Result<(), Error> {
@@ -210,6 +216,7 @@ fn config(builder: &Builder, ports: &Ports) -> String {
          stomp.listeners.tcp.1 = {stomp}\n\
          management.tcp.ip = {ip}\n\
          management.tcp.port = {port}\n\
+         management.rates_mode = none\n\
          management_agent.disable_metrics_collector = true\n\
          log.console = false\n\
          log.file.level = info\n",

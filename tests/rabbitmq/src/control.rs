@@ -67,8 +67,10 @@ impl Control {
     /// Takes over the two pipes of a broker that was just spawned.
     pub(crate) fn open(input: ChildStdin, output: ChildStderr) -> Result<(Self, Startup), Error> {
         let (sender, receiver) = sync_channel(1);
-        let shared =
-            Arc::new(Shared { waiting: Mutex::new(Some(HashMap::from([(READY, sender)]))), ..Shared::default() });
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(Some(HashMap::from([(READY, sender)]))),
+            ..Shared::default()
+        });
         let reader = Arc::clone(&shared);
         thread::Builder::new()
             .name("rabbitmq-node".into())

@@ -40,12 +40,17 @@ impl Install {
         let usual = || USUAL.iter().map(PathBuf::from);
         let server_folders: Vec<PathBuf> = match env::var_os(BIN_VARIABLE) {
             Some(folder) => vec![PathBuf::from(folder)],
-            None => [PathBuf::from(PACKAGED)].into_iter().chain(path.iter().cloned()).chain(usual()).collect(),
+            None => {
+                [PathBuf::from(PACKAGED)].into_iter().chain(path.iter().cloned()).chain(usual()).collect()
+            }
         };
         let server = find_in(&server_folders, "rabbitmq-server")?;
         // It belongs to Erlang, which need not be where RabbitMQ is.
-        let epmd_folders: Vec<PathBuf> =
-            path.into_iter().chain(usual()).chain(["/usr/bin".into(), "/usr/lib/erlang/bin".into()]).collect();
+        let epmd_folders: Vec<PathBuf> = path
+            .into_iter()
+            .chain(usual())
+            .chain(["/usr/bin".into(), "/usr/lib/erlang/bin".into()])
+            .collect();
         let epmd = find_in(&epmd_folders, "epmd")?;
         Ok(Self { server, epmd })
     }
@@ -69,8 +74,11 @@ mod tests {
 
     #[test]
     fn a_missing_program_names_the_remedy_and_the_folders() {
-        let error = find_in(&["/nowhere".into(), "/nowhere/else".into()], "rabbitmq-server").unwrap_err().to_string();
-        for part in ["`rabbitmq-server`", "/nowhere, /nowhere/else", "make deps", "apt-get install rabbitmq-server"] {
+        let error =
+            find_in(&["/nowhere".into(), "/nowhere/else".into()], "rabbitmq-server").unwrap_err().to_string();
+        for part in
+            ["`rabbitmq-server`", "/nowhere, /nowhere/else", "make deps", "apt-get install rabbitmq-server"]
+        {
             assert!(error.contains(part), "{part:?} is not in {error:?}");
         }
     }

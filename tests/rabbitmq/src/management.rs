@@ -85,7 +85,8 @@ impl Management {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).map_err(|error| failed(Some(status.as_u16()), format!("{error} in {text}")))
+        serde_json::from_str(&text)
+            .map_err(|error| failed(Some(status.as_u16()), format!("{error} in {text}")))
     }
 }
 

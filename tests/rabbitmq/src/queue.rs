@@ -49,7 +49,8 @@ impl QueueOptions {
             ("x-message-ttl", self.message_ttl_ms),
         ];
         let mut arguments = Map::from_iter([("x-queue-type".to_owned(), self.kind.name().into())]);
-        arguments.extend(numbers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
+        arguments
+            .extend(numbers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))));
         if let Some(overflow) = &self.overflow {
             arguments.insert("x-overflow".to_owned(), overflow.as_str().into());
         }

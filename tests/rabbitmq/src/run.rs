@@ -127,14 +127,7 @@ impl Run {
             .process_group(0)
             .spawn()
             .map_err(Error::io(format!("run {}", plan.install.epmd.display())))?;
-        Ok(Self {
-            epmd,
-            watchdog: None,
-            broker: None,
-            control: None,
-            broker_pid: 0,
-            version: String::new(),
-        })
+        Ok(Self { epmd, watchdog: None, broker: None, control: None, broker_pid: 0, version: String::new() })
     }
 
     fn wait_for_epmd(&mut self, plan: &Plan) -> Result<(), Error> {
@@ -142,7 +135,11 @@ impl Run {
         wait_until(
             || format!("epmd accepts connections on {address}"),
             EPMD_LIMIT,
-            || TcpStream::connect_timeout(&address, CONNECT_LIMIT).map(drop).map_err(|error| error.to_string()),
+            || {
+                TcpStream::connect_timeout(&address, CONNECT_LIMIT)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            },
         )?;
         match self.epmd.try_wait() {
             Ok(None) => Ok(()),
@@ -152,8 +149,10 @@ impl Run {
     }
 
     fn start_broker(&mut self, plan: &Plan, deadline: Instant) -> Result<(), Error> {
-        let console = File::create(plan.console_file()).map_err(Error::io("create the node's console file"))?;
-        let group = i32::try_from(self.epmd.id()).map_err(|_| failed_start("a process number is out of range"))?;
+        let console =
+            File::create(plan.console_file()).map_err(Error::io("create the node's console file"))?;
+        let group =
+            i32::try_from(self.epmd.id()).map_err(|_| failed_start("a process number is out of range"))?;
         let mut broker = Command::new(&plan.install.server)
             // The agent reads the standard input, not the VM's own input handling.
             .args(["-noinput", "-eval", AGENT])
@@ -169,14 +168,17 @@ impl Run {
         let pipes = (broker.stdin.take(), broker.stderr.take());
         self.broker_pid = broker.id();
         self.broker = Some(broker);
-        let (Some(input), Some(output)) = pipes else { return Err(failed_start("its pipes were not opened")) };
+        let (Some(input), Some(output)) = pipes else {
+            return Err(failed_start("its pipes were not opened"));
+        };
         let (control, startup) = Control::open(input, output)?;
         self.control = Some(Arc::new(control));
-        let ready = startup.wait(deadline.saturating_duration_since(Instant::now())).map_err(|why| match why {
-            NotReady::TooLate => failed_start(format!("it was not up within {:?}", plan.start_limit)),
-            NotReady::Ended => failed_start("it ended"),
-            NotReady::Refused(state) => failed_start(state),
-        })?;
+        let ready =
+            startup.wait(deadline.saturating_duration_since(Instant::now())).map_err(|why| match why {
+                NotReady::TooLate => failed_start(format!("it was not up within {:?}", plan.start_limit)),
+                NotReady::Ended => failed_start("it ended"),
+                NotReady::Refused(state) => failed_start(state),
+            })?;
         self.broker_pid = ready.pid;
         self.version = ready.version;
         for listener in [plan.ports.amqp(), plan.ports.stomp(), plan.ports.management()] {
@@ -240,7 +242,8 @@ fn wait_for_exit(what: &str, child: &mut Child, limit: Duration) -> Result<(), E
 
 fn wait_for_helpers(family: &[Process]) -> Result<(), Error> {
     let look = || {
-        let left: Vec<u32> = family.iter().filter(|process| !process.is_gone()).map(|process| process.pid).collect();
+        let left: Vec<u32> =
+            family.iter().filter(|process| !process.is_gone()).map(|process| process.pid).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?} run")) }
     };
     let what = || "the broker's helper processes end".to_owned();

@@ -125,9 +125,8 @@ impl Vhost {
     /// [`Error::NoQueue`]; [`Error::NotRunning`]; [`Error::Eval`] when the queue does not answer, as a quorum queue
     /// does while it has no leader.
     pub fn queue_counts(&self, queue: &str) -> Result<QueueCounts, Error> {
-        let expression = COUNTS
-            .replace("VHOST", &erlang_binary(&self.name))
-            .replace("QUEUE", &erlang_binary(queue));
+        let expression =
+            COUNTS.replace("VHOST", &erlang_binary(&self.name)).replace("QUEUE", &erlang_binary(queue));
         let term = self.node.eval(&expression)?;
         if term == "not_found" {
             return Err(Error::NoQueue { vhost: self.name.clone(), queue: queue.to_owned() });
@@ -187,7 +186,13 @@ impl Vhost {
     ///
     /// [`Error::Management`], with status 404 when there is no such exchange. The default exchange is
     /// `amq.default`.
-    pub fn publish(&self, exchange: &str, key: &str, payload: &[u8], properties: &Value) -> Result<bool, Error> {
+    pub fn publish(
+        &self,
+        exchange: &str,
+        key: &str,
+        payload: &[u8],
+        properties: &Value,
+    ) -> Result<bool, Error> {
         let message = json!({
             "properties": properties,
             "routing_key": key,
@@ -225,7 +230,8 @@ impl Vhost {
     ///
     /// [`Error::Management`], with status 400 when the definition is not valid.
     pub fn set_policy(&self, policy: &str, pattern: &str, definition: &Value) -> Result<(), Error> {
-        let body = json!({ "pattern": pattern, "definition": definition, "apply-to": "queues", "priority": 1 });
+        let body =
+            json!({ "pattern": pattern, "definition": definition, "apply-to": "queues", "priority": 1 });
         self.node.management.put(&["policies", &self.name, policy], &body)
     }
 

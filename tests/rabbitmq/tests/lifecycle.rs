@@ -146,7 +146,12 @@ fn nodes_stand_side_by_side_and_leave_nothing_behind() {
     let (one, other) = thread::scope(|scope| {
         let one = scope.spawn(|| Node::start().unwrap());
         let other = scope.spawn(|| {
-            Node::builder().busy_wait(false).config("stomp.default_user = guest").erl_args("+S 1:1").start().unwrap()
+            Node::builder()
+                .busy_wait(false)
+                .config("stomp.default_user = guest")
+                .erl_args("+S 1:1")
+                .start()
+                .unwrap()
         });
         (one.join().unwrap(), other.join().unwrap())
     });

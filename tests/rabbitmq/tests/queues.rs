@@ -43,7 +43,11 @@ fn delivered_messages_count_until_they_are_acknowledged() {
         ));
         let delivered = [stomp.read_frame(), stomp.read_frame()];
         assert!(delivered.iter().all(|frame| frame.starts_with("MESSAGE\n")), "{delivered:?}");
-        assert_eq!(vhost.queue_counts(&queue).unwrap(), QueueCounts { ready: 1, unacknowledged: 2 }, "{kind:?}");
+        assert_eq!(
+            vhost.queue_counts(&queue).unwrap(),
+            QueueCounts { ready: 1, unacknowledged: 2 },
+            "{kind:?}"
+        );
         assert_eq!(vhost.queue_depth(&queue).unwrap(), 3);
         // Closing gives them back.
         drop(stomp);
@@ -62,7 +66,8 @@ fn messages_come_back_octet_for_octet_with_their_properties() {
     vhost.bind("x", "q/é ?", "a.*").unwrap();
     let bodies: [&[u8]; 4] = [b"", b"plain", &[0, 255, 10, 13], "\u{1F41D}".as_bytes()];
     for body in bodies {
-        let properties = json!({ "message_id": "m-1", "delivery_mode": 2, "headers": { "beacon-count": "3" } });
+        let properties =
+            json!({ "message_id": "m-1", "delivery_mode": 2, "headers": { "beacon-count": "3" } });
         assert!(vhost.publish("x", "a.b", body, &properties).unwrap());
     }
     assert!(!vhost.publish("x", "b.b", b"nobody wants it", &json!({})).unwrap());
@@ -109,7 +114,8 @@ fn arguments_and_policies_bound_a_queue() {
     for body in ["1", "2", "3"] {
         stomp.send_and_await_receipt("/amq/queue/argument", body);
     }
-    let kept: Vec<_> = vhost.get_messages("argument", 9).unwrap().into_iter().map(|message| message.payload).collect();
+    let kept: Vec<_> =
+        vhost.get_messages("argument", 9).unwrap().into_iter().map(|message| message.payload).collect();
     assert_eq!(kept, [b"2", b"3"]);
 
     for body in ["1", "2"] {
@@ -138,7 +144,10 @@ fn virtual_hosts_are_apart_and_go_with_their_handle() {
     let name = one.name().to_owned();
     drop(one);
     let again = shared().vhost(&name).unwrap();
-    assert!(matches!(again.queue_depth("q"), Err(Error::NoQueue { .. })), "the queue outlived its virtual host");
+    assert!(
+        matches!(again.queue_depth("q"), Err(Error::NoQueue { .. })),
+        "the queue outlived its virtual host"
+    );
 }
 
 #[test]

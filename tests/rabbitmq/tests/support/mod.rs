@@ -29,7 +29,8 @@ impl Stomp {
 
     /// Sends CONNECT and leaves the answer to be read.
     pub fn open(vhost: &Vhost, user: &str, password: &str) -> Self {
-        let socket = TcpStream::connect_timeout(&vhost.stomp_addr(), LIMIT).expect("the STOMP listener accepts");
+        let socket =
+            TcpStream::connect_timeout(&vhost.stomp_addr(), LIMIT).expect("the STOMP listener accepts");
         socket.set_read_timeout(Some(LIMIT)).unwrap();
         socket.set_write_timeout(Some(LIMIT)).unwrap();
         let mut stomp = Self { socket, receipts: 0 };
