@@ -82,10 +82,9 @@ enum Woken {
 }
 
 /// Serves one client until either side is done.
-pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, shared: Arc<Shared>) {
-    let mut connection = Connection::new(address, shared);
+pub(super) async fn serve(mut connection: Connection, mut stream: TcpStream) {
     let ending = connection.drive(&mut stream).await;
-    tracing::debug!(connection = connection.id, %address, ?ending, "connection ends");
+    tracing::debug!(connection = connection.id, ?ending, "connection ends");
     let linger = if connection.control_seen.stopping { LINGER / 5 } else { LINGER };
     // What it held goes back before the client can see the end.
     drop(connection);
@@ -98,7 +97,7 @@ pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, shared: Ar
 }
 
 impl Connection {
-    fn new(address: SocketAddr, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(address: SocketAddr, shared: Arc<Shared>) -> Self {
         let wake = Arc::new(Notify::new());
         let mut control = shared.faults.watch();
         let control_seen = *control.borrow_and_update();

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::proto::{Command, EncodeError, Encoder, Frame, Headers, ServerSession};
+use crate::proto::{Command, EncodeError, Encoder, Frame, Headers, ServerSession, Version};
 
 /// Bodies shorter than this are copied out of the buffer they were read into, so that a short message that stays in a
 /// queue does not keep a long buffer. A longer body keeps at most about three times its length.
@@ -84,7 +84,7 @@ impl Delivery {
         if let Some(subscription) = &self.subscription_id {
             add("subscription", subscription);
         }
-        if self.wants_ack {
+        if self.wants_ack && session.version() == Version::V1_2 {
             add("ack", &id);
         }
         if self.redelivered {

@@ -32,8 +32,8 @@
 //! that was never delivered, and carries `redelivered:true` from then on.
 //!
 //! **MESSAGE** carries every header of its SEND but `receipt`, `transaction` and those that the broker sets itself:
-//! `destination`, `message-id`, `content-length`, `subscription` (if SUBSCRIBE had an `id`), `ack` (if the subscription
-//! asks for acknowledgements) and `redelivered`. Without an `id` (1.0) `destination` is the subscription's, otherwise
+//! `destination`, `message-id`, `content-length`, `subscription` (if SUBSCRIBE had an `id`), `ack` (1.2, if the
+//! subscription asks for acknowledgements) and `redelivered`. Without an `id` (1.0) `destination` is the subscription's, otherwise
 //! the SEND's. A header that the consumer's version cannot express is left out.
 //!
 //! **Acknowledgements** `auto`, `client` (cumulative, NACK too) and `client-individual`. `prefetch-count` bounds the

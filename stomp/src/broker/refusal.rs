@@ -3,11 +3,11 @@ use crate::proto::{Command, Version};
 /// Why a frame is answered with ERROR.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("a {command} frame needs the header {header:?}")]
+    #[error("{command} needs the header {header:?}")]
     MissingHeader { command: Command, header: &'static str },
-    #[error("the header {header:?} of the {command} frame is not valid: {value:?}")]
+    #[error("the header {header:?} of {command} is not valid: {value:?}")]
     BadHeader { command: Command, header: &'static str, value: String },
-    #[error("STOMP {version} has no {command} frame")]
+    #[error("STOMP {version} has no {command}")]
     NotInVersion { command: Command, version: Version },
     #[error("access refused: login or passcode is wrong")]
     Credentials,

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    connection,
+    connection::{self, Connection},
     faults::{Admission, Faults},
     handle::BrokerHandle,
     hub::Hub,
@@ -197,7 +197,9 @@ impl Listener {
         } else {
             // Without it small frames wait for the client's acknowledgements; if it fails they do.
             stream.set_nodelay(true).unwrap_or_default();
-            self.connections.spawn(connection::serve(stream, address, Arc::clone(&self.shared)));
+            // Made here: from now on it is among the connections that exist.
+            let connection = Connection::new(address, Arc::clone(&self.shared));
+            self.connections.spawn(connection::serve(connection, stream));
         }
     }
 }

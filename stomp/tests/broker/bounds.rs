@@ -231,3 +231,16 @@ async fn a_consumer_that_does_not_read_leaves_messages_in_the_queue() {
     }
     assert_eq!(broker.queue("a").unwrap().messages, 0);
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_a_minute_is_let_go() {
+    let (broker, mut raw) = started(Broker::builder().max_outbox(64 * 1024)).await;
+    let receipt = "r".repeat(10_000);
+    let frame = format!("SEND\ndestination:/queue/a\nreceipt:{receipt}\n\n\0");
+    while timeout(Duration::from_millis(200), raw.stream().write_all(frame.as_bytes())).await.is_ok() {}
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(broker.connections().len(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(broker.connections(), []);
+}
