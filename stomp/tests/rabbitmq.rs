@@ -1,0 +1,228 @@
+//! What the client and the publisher rely on, seen on a live RabbitMQ.
+#![cfg(feature = "client")]
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use rabbitmq_node::{Node, QueueOptions, Vhost, shared};
+use stompwire::{
+    Frame, Version,
+    client::{Client, ConnectOptions, ConnectionError, Subscribe, Unconfirmed},
+    proto::HeartBeat,
+    publisher::{LaneState, Message, Outcome, Publisher, PublisherOptions},
+};
+use tokio::time::{sleep, timeout};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A virtual host of its own, with the durable queue `q`.
+fn vhost() -> Vhost {
+    let vhost = shared().new_vhost().unwrap();
+    vhost.declare_queue("q", &QueueOptions::default()).unwrap();
+    vhost
+}
+
+async fn connect(url: &str, options: ConnectOptions) -> Result<Client, ConnectionError> {
+    timeout(LIMIT, Client::connect(&url.parse().unwrap(), options)).await.expect("in time")
+}
+
+async fn outcome(client: &Client, frame: Frame) -> Result<(), Unconfirmed> {
+    timeout(LIMIT, client.send_with_receipt(frame).await.unwrap()).await.expect("resolved")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_are_receipted_pipelined_and_carry_their_properties() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    assert_eq!(client.version(), Version::V1_2);
+    assert!(client.connected().server.as_deref().unwrap().starts_with("RabbitMQ/"));
+    let frames = (0..2000).map(|n| {
+        Frame::send("/amq/queue/q", format!("body {n}\0"))
+            .with_header("persistent", "true")
+            .with_header("content-type", "text/plain")
+            .with_header("amqp-message-id", &format!("id:{n}"))
+            .with_header("x-own", "a:b\\c\nd")
+    });
+    for receipt in client.send_batch(frames).await.unwrap() {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    assert_eq!(vhost.queue_depth("q").unwrap(), 2000);
+    let message = &vhost.get_messages("q", 1).unwrap()[0];
+    assert_eq!(message.payload, b"body 0\0");
+    assert_eq!(message.properties["delivery_mode"], 2);
+    assert_eq!(message.properties["message_id"], "id:0");
+    assert_eq!(message.properties["content_type"], "text/plain");
+    assert_eq!(message.header("x-own").unwrap(), "a:b\\c\nd");
+    client.close(LIMIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_header_persistent_a_message_is_transient() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    outcome(&client, Frame::send("/amq/queue/q", "x")).await.unwrap();
+    let message = &vhost.get_messages("q", 1).unwrap()[0];
+    assert_ne!(message.properties.get("delivery_mode"), Some(&2.into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unroutable_message_is_receipted_and_gone() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    outcome(&client, Frame::send("/amq/queue/missing", "x")).await.unwrap();
+    outcome(&client, Frame::send("/exchange/amq.direct/nobody", "x")).await.unwrap();
+    assert_eq!(vhost.queue_depth("q").unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_exchange_is_an_error_and_the_end() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let lost = outcome(&client, Frame::send("/exchange/missing/key", "x")).await;
+    assert!(matches!(lost, Err(Unconfirmed::ConnectionLost(_))), "{lost:?}");
+    let end = client.ended().await;
+    let ConnectionError::ServerError(frame) = &end else { panic!("{end}") };
+    assert_eq!(frame.header("message"), Some("not_found"));
+    assert_eq!(frame.header("receipt-id"), None, "RabbitMQ does not say which frame");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_message_closes_the_connection_without_an_error() {
+    let vhost = vhost();
+    let policy = serde_json::json!({ "max-length": 1, "overflow": "reject-publish" });
+    vhost.set_policy("full", "^q$", &policy).unwrap();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let frames = (0..5).map(|_| Frame::send("/amq/queue/q", "x"));
+    let mut lost = 0;
+    for receipt in client.send_batch(frames).await.unwrap() {
+        lost += u32::from(timeout(LIMIT, receipt).await.unwrap().is_err());
+    }
+    assert!(lost > 0);
+    let end = client.ended().await;
+    assert!(matches!(end, ConnectionError::ClosedByServer | ConnectionError::Io(_)), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_credentials_and_a_missing_vhost_are_the_servers_word() {
+    let vhost = vhost();
+    let wrong = vhost.stomp_url_as("guest", "hunter2");
+    let elsewhere = format!("stomp://guest:guest@{}/nowhere", vhost.stomp_addr());
+    for url in [wrong, elsewhere] {
+        let error = connect(&url, ConnectOptions::default()).await.unwrap_err();
+        assert!(matches!(error, ConnectionError::ServerError(_)), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passcode_with_a_backslash_needs_the_switch() {
+    let vhost = vhost();
+    let user = format!("user-{}", vhost.name());
+    vhost.add_user(&user, "back\\slash\\n").unwrap();
+    vhost.set_permissions(&user, ".*", ".*", ".*").unwrap();
+    let url = vhost.stomp_url_as(&user, "back\\slash\\n");
+    assert!(connect(&url, ConnectOptions::default()).await.is_err(), "RabbitMQ does not unescape CONNECT any more");
+    let mut options = ConnectOptions::default();
+    options.session.escape_connect = true;
+    connect(&url, options).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heart_beats_keep_an_idle_connection_and_their_absence_ends_it() {
+    let vhost = vhost();
+    let mut options = ConnectOptions::default();
+    options.session.heart_beat = HeartBeat::every(Duration::from_secs(1));
+    let client = connect(&vhost.stomp_url(), options).await.unwrap();
+    let idle = timeout(Duration::from_secs(6), client.ended()).await;
+    assert!(idle.is_err(), "an idle connection ended: {idle:?}");
+    outcome(&client, Frame::send("/amq/queue/q", "x")).await.unwrap();
+
+    // A silent client that promised heart-beats: cut off without an ERROR.
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut silent = tokio::net::TcpStream::connect(vhost.stomp_addr()).await.unwrap();
+    let connect = format!(
+        "CONNECT\naccept-version:1.2\nhost:{}\nlogin:guest\npasscode:guest\nheart-beat:1000,0\n\n\0",
+        vhost.name()
+    );
+    silent.write_all(connect.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let start = Instant::now();
+    timeout(LIMIT, silent.read_to_string(&mut answer)).await.expect("cut off").unwrap_or_default();
+    assert!(answer.starts_with("CONNECTED\n") && !answer.contains("ERROR"), "{answer}");
+    assert!((1..=6).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_consumed_and_acknowledged() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let frames = (0..300).map(|n| Frame::send("/amq/queue/q", n.to_string()));
+    for receipt in client.send_batch(frames).await.unwrap() {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    let mut messages = client.subscribe(Subscribe::to("/amq/queue/q").with_prefetch(10)).await.unwrap();
+    for n in 0..300 {
+        let message = timeout(LIMIT, messages.next()).await.expect("a message").unwrap();
+        assert_eq!(message.body(), &n.to_string());
+        messages.ack(&message).await.unwrap();
+    }
+    client.close(LIMIT).await.unwrap();
+    vhost.wait_for_depth("q", 0, LIMIT).unwrap();
+}
+
+/// A node whose alarms may be raised without disturbing the other tests.
+fn alarmed() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| Node::start().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_an_alarm_the_publisher_is_blocked_does_not_reconnect_and_loses_nothing() {
+    let node = alarmed();
+    let vhost = node.new_vhost().unwrap();
+    vhost.declare_queue("q", &QueueOptions::default()).unwrap();
+    let mut options = PublisherOptions::new(vec![vhost.stomp_url().parse().unwrap()], "/amq/queue/q");
+    options.connect.session.heart_beat = HeartBeat::every(Duration::from_secs(1));
+    options.receipt_timeout = Duration::from_secs(1);
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    let message = |n: usize| Message {
+        id: n.to_string(),
+        headers: stompwire::Headers::new(),
+        body: vec![b'x'; 1000].into(),
+        token: n,
+    };
+    publisher.publish(message(0)).await.unwrap();
+    assert!(matches!(timeout(LIMIT, outcomes.recv()).await.unwrap(), Some(Outcome::Confirmed { .. })));
+
+    node.set_disk_alarm(true).unwrap();
+    for n in 1..100 {
+        publisher.publish(message(n)).await.unwrap();
+        // Apart, so that they do not arrive in the one read that the broker may still do.
+        sleep(Duration::from_millis(2)).await;
+    }
+    let start = Instant::now();
+    while publisher.lanes()[0].state != LaneState::Blocked {
+        assert!(start.elapsed() < LIMIT, "never blocked: {:?}", publisher.lanes());
+        sleep(Duration::from_millis(50)).await;
+    }
+    // Several receipt timeouts and heart-beat periods later the connection is the same.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(publisher.lanes()[0].state, LaneState::Blocked);
+    node.set_disk_alarm(false).unwrap();
+
+    let cleared = Instant::now();
+    let mut confirmed = 1;
+    while confirmed < 100 {
+        match timeout(LIMIT, outcomes.recv()).await.expect("receipts come").unwrap() {
+            Outcome::Confirmed { attempts, .. } => assert_eq!(attempts, 1),
+            other => panic!("{other:?}"),
+        }
+        confirmed += 1;
+    }
+    println!("100 messages confirmed {:?} after the alarm cleared", cleared.elapsed());
+    assert_eq!(publisher.board().totals().connects, 1);
+    assert_eq!(vhost.queue_depth("q").unwrap(), 100);
+    publisher.close(LIMIT).await;
+}
