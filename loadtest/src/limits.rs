@@ -14,7 +14,8 @@ pub fn allow_open_files(needed: u64) -> Result<(), Error> {
     if soft >= needed {
         return Ok(());
     }
-    setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).map_err(|_| Error::OpenFiles { needed, hard })
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed))
+        .map_err(|_| Error::OpenFiles { needed, hard })
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ impl Nginx {
             .and_then(|listener| listener.local_addr())
             .map_err(Error::io("free port for nginx"))?;
         let config = folder.path().join("nginx.conf");
-        fs::write(&config, configuration(address, connections)).map_err(Error::io("configuration of nginx"))?;
+        fs::write(&config, configuration(address, connections))
+            .map_err(Error::io("configuration of nginx"))?;
         let stderr = fs::File::create(folder.path().join("stderr")).map_err(Error::io("log of nginx"))?;
         let child = Command::new(program)
             .arg("-p")
@@ -106,7 +107,13 @@ impl Nginx {
                 let pid = i32::try_from(child.id()).unwrap_or(-1);
                 let process = Process::attach(Some("nginx"), pid)?;
                 let Some(child) = guard.0.take() else { break };
-                return Ok(Ok(Self { child, process, address, version: version.to_owned(), _folder: folder }));
+                return Ok(Ok(Self {
+                    child,
+                    process,
+                    address,
+                    version: version.to_owned(),
+                    _folder: folder,
+                }));
             }
             sleep(Duration::from_millis(5));
         }
@@ -149,7 +156,8 @@ fn find() -> Option<PathBuf> {
 
 /// `nginx -v` says `nginx version: nginx/1.22.1` on stderr.
 fn version(program: &Path) -> Result<String, Error> {
-    let output = Command::new(program).arg("-v").stdin(Stdio::null()).output().map_err(Error::io("nginx -v"))?;
+    let output =
+        Command::new(program).arg("-v").stdin(Stdio::null()).output().map_err(Error::io("nginx -v"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     Ok(said.split_whitespace().find(|word| word.starts_with("nginx/")).unwrap_or("nginx").to_owned())
 }
@@ -185,7 +193,11 @@ fn complaints(folder: &Path) -> String {
     let said = fs::read(folder.join("stderr")).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let last: Vec<&str> = said.lines().rev().take(3).collect();
-    if last.is_empty() { "it ended without a word".to_owned() } else { last.into_iter().rev().collect::<Vec<_>>().join("; ") }
+    if last.is_empty() {
+        "it ended without a word".to_owned()
+    } else {
+        last.into_iter().rev().collect::<Vec<_>>().join("; ")
+    }
 }
 
 #[cfg(test)]

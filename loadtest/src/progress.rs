@@ -16,8 +16,11 @@ pub struct Progress {
 impl Progress {
     /// A bar titled `label` from 0 to `total` (milliseconds or requests).
     pub fn start(label: String, total: u64) -> Self {
-        let target =
-            if stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
+        let target = if stderr().is_terminal() {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:30} {elapsed:>5}  {msg}") {
             bar.set_style(style);

@@ -131,7 +131,8 @@ pub fn publish(report: &impl Serialize, table: &str, json: Option<&JsonTo>) -> R
     let on_stdout = match json {
         Some(JsonTo::Stdout) => encoded(report)?,
         Some(JsonTo::File(path)) => {
-            fs::write(path, encoded(report)?).map_err(|source| Error::Output { path: path.clone(), source })?;
+            fs::write(path, encoded(report)?)
+                .map_err(|source| Error::Output { path: path.clone(), source })?;
             table.to_owned()
         }
         None => table.to_owned(),

@@ -53,7 +53,8 @@ impl AnsweredLog {
     /// [`Error::Output`] when writing failed at any time.
     pub fn finish(self) -> Result<(), Error> {
         drop(self.blocks);
-        let written = self.writer.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")));
+        let written =
+            self.writer.join().unwrap_or_else(|_| Err(std::io::Error::other("the writing thread panicked")));
         written.map_err(|source| Error::Output { path: self.path, source })
     }
 }

@@ -21,14 +21,19 @@ use crate::{
 TIME is a number with ms, s or m (500ms, 10s, 2m); without a unit it is in seconds.
 
 Examples:
-  loadtest http http://127.0.0.1:8080/b.gif                              full speed for 10 s
-  loadtest http http://127.0.0.1:8080/b.gif --rate 20000 --post 30       20,000/s, latency as users would see it
-  loadtest http http://127.0.0.1:8080/b.gif --requests 200000 --json -   exactly 200,000 beacons, result as JSON
-  loadtest http http://127.0.0.1:8080/b.gif --pid edge=4711 --reference nginx
-                                                                         CPU per beacon, compared with nginx
-  loadtest http http://127.0.0.1:8080/b.gif --pid 4711 --idle 10000      memory for 10,000 idle connections
+  Full speed over 64 connections for 10 s:
+    loadtest http http://127.0.0.1:8080/b.gif
+  20,000/s, 30 % of them POSTs, latency as users would see it:
+    loadtest http http://127.0.0.1:8080/b.gif --rate 20000 --post 30
+  Exactly 200,000 beacons, the result as JSON:
+    loadtest http http://127.0.0.1:8080/b.gif --requests 200000 --json
+  CPU per beacon, compared with nginx:
+    loadtest http http://127.0.0.1:8080/b.gif --pid edge=4711 --reference nginx
+  Memory for 10,000 idle connections:
+    loadtest http http://127.0.0.1:8080/b.gif --pid edge=4711 --idle 10000
 
-Exit status: 0 when there is a result, even an interrupted one; 1 when the run could not be made; 2 for wrong arguments.")]
+Exit status: 0 when there is a result, even an interrupted one; 1 when the run could not be
+made; 2 for wrong arguments.")]
 pub struct Args {
     /// Where the beacons go: http only, and only loopback unless --allow-remote is given
     #[arg(value_name = "URL")]
@@ -70,16 +75,16 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Beacons")]
     pub answered: Option<PathBuf>,
 
-    /// Measure CPU per request and memory of this process (repeatable; the first is the server at URL)
+    /// Measure CPU per request and memory of this process; repeatable, the first is the server at URL
     #[arg(long = "pid", value_name = "[NAME=]PID", action = ArgAction::Append, value_parser = parse_process, help_heading = "Measurement")]
     pub pids: Vec<(Option<String>, i32)>,
     /// Count CPU for this much longer than requests are sent, so that what the server does afterwards with the beacons
     /// it has accepted is charged to them (with --pid)
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration, help_heading = "Measurement")]
     pub settle: Duration,
-    /// Alternate with a server of our own on loopback, and print the ratio of CPU per request; needs --pid. It is sent
-    /// GETs only, whatever --post says
-    #[arg(long, value_name = "SERVER", help_heading = "Measurement")]
+    /// Alternate with an nginx of our own that answers with a built-in GIF, and print the ratio of CPU per request; needs
+    /// --pid. nginx is sent GETs only, whatever --post says
+    #[arg(long, value_name = "nginx", hide_possible_values = true, help_heading = "Measurement")]
     pub reference: Option<Reference>,
     /// Rounds against the reference, each of --duration or --requests for either server
     #[arg(long, value_name = "N", default_value_t = 5, requires = "reference", help_heading = "Measurement")]
@@ -146,7 +151,9 @@ impl Plan {
         let target = Target::parse(&args.url, args.allow_remote)?;
         let connections = args.connections.unwrap_or(if args.idle.is_some() { 0 } else { 64 });
         if connections == 0 && args.idle.is_none() {
-            return refuse("--connections 0: without connections nothing can be sent (only --idle goes without)");
+            return refuse(
+                "--connections 0: without connections nothing can be sent (only --idle goes without)",
+            );
         }
         in_range("--connections", connections, 0, 100_000)?;
         in_range("--threads", args.threads, 1, 256)?;
@@ -158,7 +165,9 @@ impl Plan {
                 return refuse("--rate: a rate is above 0; leave it out to send as fast as answers come");
             }
             if rate > 10_000_000.0 {
-                return refuse("--rate: over 10,000,000 requests per second is beyond what this program can send");
+                return refuse(
+                    "--rate: over 10,000,000 requests per second is beyond what this program can send",
+                );
             }
             if connections == 0 {
                 return refuse("--rate with --idle needs --connections: idle connections carry no load");
@@ -197,7 +206,9 @@ impl Plan {
                 return refuse("--idle measures memory: say with --pid which process serves the URL");
             }
             if connections == 0 && args.requests.is_some() {
-                return refuse("--requests with --idle needs --connections; use --duration for how long to stay idle");
+                return refuse(
+                    "--requests with --idle needs --connections; use --duration for how long to stay idle",
+                );
             }
         }
         let most = args.requests.unwrap_or(0).saturating_mul(rounds.unwrap_or(1) as u64);
@@ -212,7 +223,11 @@ impl Plan {
             threads: args.threads,
             limit,
             rate: args.rate,
-            warmup: args.warmup.unwrap_or(if rounds.is_some() { Duration::from_secs(1) } else { Duration::ZERO }),
+            warmup: args.warmup.unwrap_or(if rounds.is_some() {
+                Duration::from_secs(1)
+            } else {
+                Duration::ZERO
+            }),
             timeout: args.timeout,
             post_percent: args.post,
             first_seq: args.first_seq,
@@ -355,7 +370,9 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("3", 3000), ("0.25", 250), ("0", 0)] {
+        for (text, ms) in
+            [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("3", 3000), ("0.25", 250), ("0", 0)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "-1s", "1h", "inf", "nan", "1e9"] {

@@ -73,7 +73,20 @@ const HOLE: &str = "############";
 
 impl Template {
     fn get(target: &Target, page: &Page) -> Self {
-        let Page { event, path, referrer, screen, viewport, ratio, language, agent, visitor, session, timing, .. } = page;
+        let Page {
+            event,
+            path,
+            referrer,
+            screen,
+            viewport,
+            ratio,
+            language,
+            agent,
+            visitor,
+            session,
+            timing,
+            ..
+        } = page;
         let query = format!(
             "seq={HOLE}&ev={event}&cid={visitor}&sid={session}&dl=https%3A%2F%2Fshop.example{path}&dr=https%3A%2F%2F{referrer}%2F\
              &sr={screen}&vp={viewport}&dpr={ratio}&ul={language}&nt={timing}&et={}",
@@ -96,7 +109,20 @@ impl Template {
     }
 
     fn post(target: &Target, page: &Page) -> Self {
-        let Page { event, path, referrer, screen, viewport, ratio, language, agent, visitor, session, timing, .. } = page;
+        let Page {
+            event,
+            path,
+            referrer,
+            screen,
+            viewport,
+            ratio,
+            language,
+            agent,
+            visitor,
+            session,
+            timing,
+            ..
+        } = page;
         let body = format!(
             "{{\"seq\":\"{HOLE}\",\"ev\":\"{event}\",\"cid\":\"{visitor}\",\"sid\":\"{session}\",\
              \"consent\":\"analytics\",\"page\":{{\"url\":\"https://shop.example{}\",\
@@ -204,7 +230,12 @@ const DEVICES: [(&str, &str, &str, &str); 4] = [
         "2.6",
         "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36",
     ),
-    ("2560x1440", "2543x1289", "1.5", "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"),
+    (
+        "2560x1440",
+        "2543x1289",
+        "1.5",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0",
+    ),
 ];
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -249,7 +280,9 @@ mod tests {
             let query = request_line.strip_prefix("GET /b.gif?").unwrap().strip_suffix(" HTTP/1.1").unwrap();
             assert!((215..=245).contains(&query.len()), "{} octets: {query}", query.len());
             assert!(query.starts_with(&format!("seq={seq:012}&ev=")), "{query}");
-            for field in ["Host: 127.0.0.1:8080", "User-Agent: Mozilla/5.0 (", "Accept: image/", "Referer: https://"] {
+            for field in
+                ["Host: 127.0.0.1:8080", "User-Agent: Mozilla/5.0 (", "Accept: image/", "Referer: https://"]
+            {
                 assert!(head.lines().any(|line| line.starts_with(field)), "{field} in {head}");
             }
             seen.insert(query[17..].to_owned());

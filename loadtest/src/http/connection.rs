@@ -96,7 +96,8 @@ impl Connection {
     /// Whether it is open, after a look at whether the server has closed it.
     pub(crate) fn check_open(&mut self) -> bool {
         let Some(stream) = &self.stream else { return false };
-        let open = matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let open =
+            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         if !open {
             self.stream = None;
         }

@@ -120,7 +120,12 @@ impl Lane {
     }
 
     /// Has `connection`, number `own` of this thread and `number` of all, do its part.
-    pub(crate) async fn drive(self: Rc<Self>, mut connection: Connection, own: usize, number: usize) -> Connection {
+    pub(crate) async fn drive(
+        self: Rc<Self>,
+        mut connection: Connection,
+        own: usize,
+        number: usize,
+    ) -> Connection {
         connection.request.reserve(self.beacons.longest());
         match (self.limit, self.interval_ns) {
             (Limit::OnePerConnection, _) => self.send_one(&mut connection).await,
@@ -222,7 +227,8 @@ impl Lane {
         self.beacons.render(seq, &mut connection.request);
         self.stats.borrow_mut().sent += 1;
         let deadline = self.origin + Duration::from_nanos(now_ns) + self.timeout;
-        let Exchange { outcome, octets_sent, octets_received } = connection.exchange(&self.buffer, deadline).await;
+        let Exchange { outcome, octets_sent, octets_received } =
+            connection.exchange(&self.buffer, deadline).await;
         let now_ns = self.now();
         self.last_ns.set(now_ns);
         if let Some(pacer) = &self.pacer {
@@ -314,7 +320,9 @@ pub(crate) fn due_within(rate: f64, window: Duration) -> u64 {
     let (interval_ns, end_ns) = (interval_ns(rate), nanoseconds(window));
     // The quotient may be off by one where due times are cut to whole nanoseconds.
     let near = (end_ns as f64 / interval_ns) as u64;
-    (near.saturating_sub(1)..=near + 1).find(|&place| due_ns(place, interval_ns) >= end_ns).unwrap_or(near + 2)
+    (near.saturating_sub(1)..=near + 1)
+        .find(|&place| due_ns(place, interval_ns) >= end_ns)
+        .unwrap_or(near + 2)
 }
 
 fn interval_ns(rate: f64) -> f64 {

@@ -105,11 +105,15 @@ pub(crate) async fn compare(run: &Run<'_>, rounds: usize) -> Result<Report, Erro
         let (ours, theirs);
         // Which goes first changes from round to round, so that a drift of the machine favours neither.
         if round % 2 == 1 {
-            ours = url.measure(run, total.phase.next_seq, run.answered, warm_up, &format!("{round} url")).await?;
+            ours = url
+                .measure(run, total.phase.next_seq, run.answered, warm_up, &format!("{round} url"))
+                .await?;
             theirs = reference.measure(run, reference_seq, None, warm_up, &format!("{round} nginx")).await?;
         } else {
             theirs = reference.measure(run, reference_seq, None, warm_up, &format!("{round} nginx")).await?;
-            ours = url.measure(run, total.phase.next_seq, run.answered, warm_up, &format!("{round} url")).await?;
+            ours = url
+                .measure(run, total.phase.next_seq, run.answered, warm_up, &format!("{round} url"))
+                .await?;
         }
         total.merge(&ours);
         reference_seq = theirs.phase.next_seq;
@@ -199,7 +203,9 @@ impl Medians {
         let ratios = column(|round| round.cpu_ratio);
         Some(Self {
             url_requests_per_second: median(&column(|round| Some(round.url.requests_per_second)))?,
-            reference_requests_per_second: median(&column(|round| Some(round.reference.requests_per_second)))?,
+            reference_requests_per_second: median(&column(|round| {
+                Some(round.reference.requests_per_second)
+            }))?,
             url_cpu_us_per_request: median(&column(|round| round.url.cpu_us_per_request)),
             reference_cpu_us_per_request: median(&column(|round| round.reference.cpu_us_per_request)),
             cpu_ratio: median(&ratios),
@@ -220,7 +226,12 @@ mod tests {
             p99_us: 1.0,
             failed: 0,
         };
-        Round { round, url: figures(url_us), reference: figures(reference_us), cpu_ratio: Some(url_us / reference_us) }
+        Round {
+            round,
+            url: figures(url_us),
+            reference: figures(reference_us),
+            cpu_ratio: Some(url_us / reference_us),
+        }
     }
 
     #[test]

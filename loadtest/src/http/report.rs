@@ -198,7 +198,10 @@ impl Report {
         }
         if figures.requests_sent > figures.requests_answered {
             let missing = figures.requests_sent - figures.requests_answered;
-            notes.push(format!("{} requests have no answer and are not in the latency figures", grouped(missing)));
+            notes.push(format!(
+                "{} requests have no answer and are not in the latency figures",
+                grouped(missing)
+            ));
         }
         if figures.connects.given_up > 0 {
             notes.push(format!(
@@ -216,8 +219,8 @@ impl Report {
         if let Some(open) = &figures.open_loop {
             if !open.generator_kept_up {
                 notes.push(format!(
-                    "THE GENERATOR DID NOT KEEP UP: it sent up to {} late (99 %) and was busy for {:.0} % of the time; \
-                     latencies include that. Use more --threads, or a lower --rate",
+                    "THE GENERATOR DID NOT KEEP UP: one in a hundred requests left over {} late, busiest thread {:.0} %; \
+                     latencies include that. Lower --rate, add --threads if there are cores for them, or quiet the machine",
                     human_us(open.send_delay_p99_us),
                     figures.generator.busy_percent,
                 ));
@@ -270,7 +273,8 @@ impl Report {
                 Some(open) => format!("open loop at {} requests/s", open.asked_rate),
                 None => "closed loop".to_owned(),
             };
-            let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
+            let threads =
+                if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
             writeln!(
                 out,
                 "  {pace}, {} connections, {threads}, {:.2} s, {} % POST",
@@ -306,7 +310,8 @@ impl Figures {
                 send_delay_p50_us: stats.send_delay.quantile_us(0.5),
                 send_delay_p99_us,
                 send_delay_max_us: stats.send_delay.max_us(),
-                generator_kept_up: send_delay_p99_us <= SEND_DELAY_LIMIT_US && stats.generator_busy <= BUSY_LIMIT,
+                generator_kept_up: send_delay_p99_us <= SEND_DELAY_LIMIT_US
+                    && stats.generator_busy <= BUSY_LIMIT,
             }
         });
         let processes = plan.processes.iter().enumerate().map(|(place, process)| {
@@ -339,7 +344,8 @@ impl Figures {
             latency: stats.latency.summary(),
             open_loop,
             generator: Generator {
-                cpu_us_per_request: per_request_us(stats.generator_cpu, stats.answered).map(|us| rounded(us, 3)),
+                cpu_us_per_request: per_request_us(stats.generator_cpu, stats.answered)
+                    .map(|us| rounded(us, 3)),
                 busy_percent: rounded(stats.generator_busy * 100.0, 1),
             },
             processes: processes.collect(),
@@ -370,7 +376,11 @@ impl Figures {
         }
         let statuses: Vec<String> =
             self.statuses.iter().map(|(status, count)| format!("{status}: {}", grouped(*count))).collect();
-        writeln!(out, "  statuses   {}", if statuses.is_empty() { "none".to_owned() } else { statuses.join(", ") })?;
+        writeln!(
+            out,
+            "  statuses   {}",
+            if statuses.is_empty() { "none".to_owned() } else { statuses.join(", ") }
+        )?;
         let Failures { closed, timeout, malformed, abandoned } = self.failures;
         let Connects { reconnects, failed, given_up } = self.connects;
         let errors: Vec<String> = [
@@ -386,7 +396,11 @@ impl Figures {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{} {what}", grouped(*count)))
         .collect();
-        writeln!(out, "  errors     {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
+        writeln!(
+            out,
+            "  errors     {}",
+            if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }
+        )?;
         let latency = &self.latency;
         writeln!(
             out,
@@ -454,7 +468,8 @@ fn write_idle(out: &mut String, idle: &IdleFigures) -> std::fmt::Result {
 }
 
 fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
-    let digits = |value: Option<f64>, digits: usize| value.map_or("?".to_owned(), |value| format!("{value:.digits$}"));
+    let digits =
+        |value: Option<f64>, digits: usize| value.map_or("?".to_owned(), |value| format!("{value:.digits$}"));
     writeln!(out, "\n  against {} (empty_gif, one process, no log)", comparison.server)?;
     writeln!(
         out,

@@ -163,7 +163,9 @@ fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
                 }
                 length = Some(value);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Err(ResponseError::TransferEncoding),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                return Err(ResponseError::TransferEncoding);
+            }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii) {
                     close |= option.eq_ignore_ascii_case(b"close");
@@ -205,7 +207,9 @@ fn parse_number(octets: &[u8]) -> Option<u64> {
     if octets.is_empty() || octets.len() > 18 {
         return None;
     }
-    octets.iter().try_fold(0, |sum, &octet| octet.is_ascii_digit().then(|| sum * 10 + u64::from(octet - b'0')))
+    octets
+        .iter()
+        .try_fold(0, |sum, &octet| octet.is_ascii_digit().then(|| sum * 10 + u64::from(octet - b'0')))
 }
 
 #[cfg(test)]
@@ -248,9 +252,15 @@ mod tests {
             (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", Ok(None)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n", Ok(None)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", Err(ResponseError::Surplus)),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", Err(ResponseError::ContentLength)),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+                Err(ResponseError::ContentLength),
+            ),
             (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", Err(ResponseError::ContentLength)),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\n", Err(ResponseError::ContentLength)),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\n",
+                Err(ResponseError::ContentLength),
+            ),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Err(ResponseError::TransferEncoding)),
             (b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", Err(ResponseError::NoLength)),
             (b"HTTP/1.1 200 OK\r\nServer\r\n\r\n", Err(ResponseError::FieldLine)),
@@ -292,7 +302,11 @@ mod tests {
         for chunk in [1000, 4096, MAX_HEAD, 2 * MAX_HEAD] {
             assert!(feed(head(MAX_HEAD).chunks(chunk)).unwrap().is_some(), "{chunk}");
             assert_eq!(feed(head(MAX_HEAD + 1).chunks(chunk)), Err(ResponseError::HeadTooLarge), "{chunk}");
-            assert_eq!(feed(vec![b'x'; 3 * MAX_HEAD].chunks(chunk)), Err(ResponseError::HeadTooLarge), "{chunk}");
+            assert_eq!(
+                feed(vec![b'x'; 3 * MAX_HEAD].chunks(chunk)),
+                Err(ResponseError::HeadTooLarge),
+                "{chunk}"
+            );
         }
     }
 

@@ -31,7 +31,8 @@ const OTHER_FILES: u64 = 64;
 /// Why there is no result; see [`Error`].
 pub fn command(args: Args) -> Result<(), Error> {
     let plan = Plan::check(&args)?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
     let report = runtime.block_on(async {
         let interrupt = Interrupt::on_signals()?;
         run(&plan, &interrupt).await
@@ -108,7 +109,11 @@ impl Measured {
 
     /// CPU of the first process in microseconds per answer.
     pub fn cpu_us_per_request(&self) -> Option<f64> {
-        self.processes.first().copied().flatten().and_then(|used| per_request_us(used.cpu, self.phase.stats.answered))
+        self.processes
+            .first()
+            .copied()
+            .flatten()
+            .and_then(|used| per_request_us(used.cpu, self.phase.stats.answered))
     }
 }
 
@@ -204,7 +209,12 @@ impl Side<'_> {
         let wall = start.elapsed();
         let processes = before.into_iter().zip(after).map(|(before, after)| {
             let ((cpu_before, resident_before), (cpu_after, resident_after)) = before.zip(after)?;
-            Some(ProcessUse { cpu: cpu_after.saturating_sub(cpu_before), wall, resident_before, resident_after })
+            Some(ProcessUse {
+                cpu: cpu_after.saturating_sub(cpu_before),
+                wall,
+                resident_before,
+                resident_after,
+            })
         });
         Ok(Measured { phase, processes: processes.collect() })
     }

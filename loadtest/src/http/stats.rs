@@ -104,7 +104,11 @@ impl Stats {
 
     /// How many answers had each status that occurred.
     pub fn statuses(&self) -> BTreeMap<u16, u64> {
-        (0..).zip(&self.statuses).filter(|&(_, &count)| count > 0).map(|(status, &count)| (status, count)).collect()
+        (0..)
+            .zip(&self.statuses)
+            .filter(|&(_, &count)| count > 0)
+            .map(|(status, &count)| (status, count))
+            .collect()
     }
 
     /// Adds what another thread, or another phase, counted.

@@ -103,7 +103,7 @@ impl Builder {
         loop {
             match Node::launch(Plan::new(&self)?) {
                 Err(Error::Start { log, .. }) if attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 outcome => return outcome,
             }

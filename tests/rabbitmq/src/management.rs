@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Method, Request};
+use ureq::http::Request;
 
 use crate::error::Error;
 use crate::node::GUEST;
@@ -42,28 +42,21 @@ impl Management {
     }
 
     pub(crate) fn put(&self, path: &[&str], body: &Value) -> Result<(), Error> {
-        self.request(Method::PUT, path, Some(body)).map(drop)
+        self.request("PUT", path, Some(body)).map(drop)
     }
 
     pub(crate) fn post(&self, path: &[&str], body: &Value) -> Result<Value, Error> {
-        self.request(Method::POST, path, Some(body))
+        self.request("POST", path, Some(body))
     }
 
     pub(crate) fn delete(&self, path: &[&str]) -> Result<(), Error> {
-        self.request(Method::DELETE, path, None).map(drop)
+        self.request("DELETE", path, None).map(drop)
     }
 
-    fn request(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, Error> {
-        let name = if method == Method::PUT {
-            "PUT"
-        } else if method == Method::POST {
-            "POST"
-        } else {
-            "DELETE"
-        };
+    fn request(&self, method: &'static str, path: &[&str], body: Option<&Value>) -> Result<Value, Error> {
         let path: String =
             ["api"].iter().chain(path).map(|segment| format!("/{}", percent_encoded(segment))).collect();
-        let failed = |status, reason| Error::Management { method: name, path: path.clone(), status, reason };
+        let failed = |status, reason| Error::Management { method, path: path.clone(), status, reason };
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))

@@ -167,7 +167,7 @@ impl Vhost {
                 answer.as_array().and_then(|page| page.iter().map(parse_message).collect());
             let page = page.ok_or_else(|| Error::Management {
                 method: "POST",
-                path: format!("/api/queues/{}/{queue}/get", self.name),
+                path: format!("/api/queues/{}/{}/get", percent_encoded(&self.name), percent_encoded(queue)),
                 status: Some(200),
                 reason: format!("not a list of messages: {answer}"),
             })?;

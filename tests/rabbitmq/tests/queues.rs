@@ -1,4 +1,5 @@
 //! Virtual hosts, queues and users, on one shared node.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 

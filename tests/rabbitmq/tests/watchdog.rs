@@ -1,4 +1,5 @@
 //! A test process that is killed, or that ends with a shared node, leaves no process and no folder behind.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 

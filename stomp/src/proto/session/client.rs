@@ -342,7 +342,7 @@ impl<T> ClientSession<T> {
         }
         let command = frame.command();
         if command.is_from_server() || command.is_handshake() || command == Command::Disconnect {
-            return Err(SessionError::Unexpected(command));
+            return Err(SessionError::NotSendable(command));
         }
         if frame.header("receipt").is_some() {
             return Err(SessionError::ReceiptHeader);

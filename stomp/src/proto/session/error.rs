@@ -45,6 +45,9 @@ pub enum SessionError {
     /// The caller used a session that is not connected, or is closing.
     #[error("the session is not open")]
     NotOpen,
+    /// The caller sent a frame that is the server's to send, or the session's own: CONNECT, STOMP, DISCONNECT.
+    #[error("a {0} frame is not the caller's to send")]
+    NotSendable(Command),
     /// The caller set the header `receipt`; the session numbers receipts itself.
     #[error("the header \"receipt\" is set by the session")]
     ReceiptHeader,
@@ -54,6 +57,6 @@ impl SessionError {
     /// Whether the caller's frame was at fault, and the session can go on.
     #[must_use]
     pub const fn is_callers(&self) -> bool {
-        matches!(self, Self::Encode(_) | Self::NotOpen | Self::ReceiptHeader)
+        matches!(self, Self::Encode(_) | Self::NotOpen | Self::NotSendable(_) | Self::ReceiptHeader)
     }
 }
