@@ -765,6 +765,30 @@ fn a_connection_that_was_idle_goes_on() {
     assert_eq!((edge.stats().connections_parked, edge.stats().connections_open), (1, 1));
 }
 
+#[test]
+fn a_crowd_is_parked_at_once_and_served_all_the_same() {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    if open_files.and_then(|soft| soft.parse::<u64>().ok()).is_none_or(|soft| soft < 4096) {
+        eprintln!("skipped: needs 1200 open files and those of the tests beside it; raise ulimit -n");
+        return;
+    }
+    // More than 512 warm connections a worker are parked without waiting for the idle time.
+    let edge = Edge::with(|http| http.workers = 1);
+    let mut crowd = (0..600).map(|_| edge.connect()).collect::<Vec<_>>();
+    for _ in 0..2 {
+        for client in &mut crowd {
+            client.send("GET /b HTTP/1.1\r\nhost: x\r\n\r\n");
+        }
+        for client in &mut crowd {
+            assert_eq!(client.answer().status, 204);
+        }
+    }
+    wait_until("the crowd beyond 512 is parked", || edge.stats().connections_parked >= 88);
+    assert_eq!(edge.stats().connections_open, 600);
+    edge.counts(204, 1200);
+}
+
 // ---- starting, stopping, bounds
 
 #[test]

@@ -133,7 +133,8 @@ async fn serve(
     match outcome {
         Outcome::Idle => {
             let parts = connection.into_parts();
-            End::Idle(parts.io.into_socket(), parts.read_buf)
+            // Copied, because even an empty `read_buf` keeps the whole buffer of 8 KiB.
+            End::Idle(parts.io.into_socket(), Bytes::copy_from_slice(&parts.read_buf))
         }
         Outcome::HeadTooLate => {
             stats.timeouts.add(1);

@@ -31,7 +31,9 @@ fn encode(c: &mut Criterion) {
             b.iter(|| {
                 dst.clear();
                 for _ in 0..count {
-                    encoder.encode(std::hint::black_box(&frame), &mut dst).expect("nothing that cannot be encoded");
+                    encoder
+                        .encode(std::hint::black_box(&frame), &mut dst)
+                        .expect("nothing that cannot be encoded");
                 }
                 assert_eq!(dst.len() as u64, bytes);
             });
@@ -64,7 +66,8 @@ fn encode(c: &mut Criterion) {
     send(&mut outbox);
     let bytes = outbox.remaining();
     outbox.advance(bytes);
-    group.throughput(Throughput::ElementsAndBytes { elements: FRAMES as u64, bytes: (FRAMES * bytes) as u64 });
+    group
+        .throughput(Throughput::ElementsAndBytes { elements: FRAMES as u64, bytes: (FRAMES * bytes) as u64 });
     group.bench_function("send_template_outbox", |b| {
         b.iter(|| {
             (0..FRAMES).for_each(|_| send(&mut outbox));

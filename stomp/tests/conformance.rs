@@ -118,7 +118,13 @@ fn decoding() {
         let frames: Vec<Frame> = vector.frames.iter().map(FrameText::frame).collect();
         for frame in &frames {
             let by_server = frame.command().is_from_server();
-            assert_eq!(by_server, vector.role == Role::Client, "{}: {} is not read there", vector.id, frame.command());
+            assert_eq!(
+                by_server,
+                vector.role == Role::Client,
+                "{}: {} is not read there",
+                vector.id,
+                frame.command()
+            );
         }
         for version in vector.version.iter() {
             let whole = vector.outcome(version, [&input[..]]);

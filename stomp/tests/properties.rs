@@ -4,17 +4,54 @@
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*, sample::select};
 use reference::{End, Parsed, Rules};
-use stompwire::proto::{Command, DecodeError, Decoder, EncodeError, Encoder, Frame, Headers, Limits, Outbox, Version};
+use stompwire::proto::{
+    Command, DecodeError, Decoder, EncodeError, Encoder, Frame, Headers, Limits, Outbox, Version,
+};
 
 mod reference;
 
 /// Pieces that are likely to make sense, or trouble, next to each other.
 const PIECES: [&[u8]; 40] = [
-    b"\n", b"\n", b"\n\n", b"\r\n", b"\r", b"\0", b"\0", b":", b"\\", b"\\n", b"\\c", b"\\r", b"\\\\", b"\\t",
-    b"SEND\n", b"MESSAGE\n", b"MESSAGE\r\n", b"RECEIPT\n", b"ERROR\n", b"CONNECT\n", b"CONNECTED\n", b"ACK\n", b"STOMP\n",
-    b"send\n", b"a:b\n", b"a:b\r\n", b"a\\cb:\\n\n", b"content-length:3\n", b"content-length:0\n", b"content-length:12\n",
-    b"content-length:+1\n", b"content-length:18446744073709551616\n", b"content-length", b"receipt-id:7\n\n\0", b"abc",
-    b"\xc3\xa9", b"\xc3", b"\xff", b" ", b"SEND\n\nabc\0",
+    b"\n",
+    b"\n",
+    b"\n\n",
+    b"\r\n",
+    b"\r",
+    b"\0",
+    b"\0",
+    b":",
+    b"\\",
+    b"\\n",
+    b"\\c",
+    b"\\r",
+    b"\\\\",
+    b"\\t",
+    b"SEND\n",
+    b"MESSAGE\n",
+    b"MESSAGE\r\n",
+    b"RECEIPT\n",
+    b"ERROR\n",
+    b"CONNECT\n",
+    b"CONNECTED\n",
+    b"ACK\n",
+    b"STOMP\n",
+    b"send\n",
+    b"a:b\n",
+    b"a:b\r\n",
+    b"a\\cb:\\n\n",
+    b"content-length:3\n",
+    b"content-length:0\n",
+    b"content-length:12\n",
+    b"content-length:+1\n",
+    b"content-length:18446744073709551616\n",
+    b"content-length",
+    b"receipt-id:7\n\n\0",
+    b"abc",
+    b"\xc3\xa9",
+    b"\xc3",
+    b"\xff",
+    b" ",
+    b"SEND\n\nabc\0",
 ];
 
 proptest! {
@@ -54,6 +91,7 @@ proptest! {
                 continue;
             }
             prop_assert_eq!(outbox_octets(outbox), &wire[before.len()..]);
+            prop_assert_eq!(&passed_on(&wire[before.len()..], &encoder, &rules), &wire[before.len()..]);
             wire.extend(std::iter::repeat_n(b'\n', *eols));
             expected.push(on_arrival(frame, content_length));
         }
@@ -91,9 +129,21 @@ fn each_limit_is_noticed_at_its_octet() {
         ("command", b"", b"A", DecodeError::LineTooLong { limit: 100 }, 101),
         ("line", b"SEND\n", b"a", DecodeError::LineTooLong { limit: 100 }, 5 + 101),
         ("headers", b"SEND\n", b"a:\n", DecodeError::TooManyHeaders { limit: 5 }, 5 + 6 * 3),
-        ("head", b"SEND\n", &[b"a:", &[b'x'; 90][..], b"\n"].concat(), DecodeError::HeadTooLong { limit: 300 }, 300),
+        (
+            "head",
+            b"SEND\n",
+            &[b"a:", &[b'x'; 90][..], b"\n"].concat(),
+            DecodeError::HeadTooLong { limit: 300 },
+            300,
+        ),
         ("body", b"SEND\n\n", b"x", DecodeError::BodyTooLong { limit: 1000 }, 6 + 1001),
-        ("announced body", b"SEND\ncontent-length:1001\n\n", b"x", DecodeError::BodyTooLong { limit: 1000 }, 26),
+        (
+            "announced body",
+            b"SEND\ncontent-length:1001\n\n",
+            b"x",
+            DecodeError::BodyTooLong { limit: 1000 },
+            26,
+        ),
         ("end-of-lines", b"", b"\n", DecodeError::EolFlood { limit: 50 }, 51),
     ];
     for (name, start, repeated, error, at) in table {
@@ -164,6 +214,14 @@ fn decode(input: &[u8], rules: &Rules, chunks: &[usize]) -> (Vec<Parsed>, End) {
         }
     }
     (frames, End::Left(buffer.len()))
+}
+
+/// A frame as one receives it, written again.
+fn passed_on(wire: &[u8], encoder: &Encoder, rules: &Rules) -> BytesMut {
+    let received = decoder(rules).decode(&mut wire.into()).unwrap().unwrap();
+    let mut again = BytesMut::new();
+    encoder.encode(&received, &mut again).unwrap();
+    again
 }
 
 fn parsed(frame: &Frame) -> Parsed {
@@ -297,8 +355,11 @@ fn frame() -> impl Strategy<Value = Frame> {
 fn a_refusal_names_the_header() {
     let frame = Frame::new(Command::Connect).with_header("passcode", "secret\n");
     let refused = Encoder::new(Version::V1_2).encode(&frame, &mut BytesMut::new()).unwrap_err();
-    let expected =
-        EncodeError::Unencodable { name: "passcode".into(), command: Command::Connect, version: Version::V1_2 };
+    let expected = EncodeError::Unencodable {
+        name: "passcode".into(),
+        command: Command::Connect,
+        version: Version::V1_2,
+    };
     assert_eq!(refused, expected);
     assert!(!refused.to_string().contains("secret"));
 }

@@ -332,3 +332,34 @@ fn excerpt(octets: &[u8]) -> String {
     const SHOWN: usize = 48;
     String::from_utf8_lossy(&octets[..octets.len().min(SHOWN)]).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time is linear in octets only if none is looked at twice, however small the reads are.
+    #[test]
+    fn what_was_looked_at_is_remembered() {
+        let head = b"MESSAGE\nsubscription:0\ndestination:/queue/a\n\n";
+        let mut decoder = Decoder::new(Limits::default());
+        let mut buffer = BytesMut::new();
+        for octet in head.iter().chain(core::iter::repeat_n(&b'x', 10_000)) {
+            buffer.extend_from_slice(&[*octet]);
+            assert_eq!(decoder.decode(&mut buffer), Ok(None));
+            assert_eq!(decoder.scanned, buffer.len());
+        }
+        buffer.extend_from_slice(b"\0");
+        let frame = decoder.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!((frame.body().len(), decoder.scanned, buffer.len()), (10_000, 0, 0));
+    }
+
+    #[test]
+    fn a_passcode_is_in_no_message() {
+        let mut decoder = Decoder::new(Limits::default());
+        decoder.set_unescape_connect(true);
+        let mut buffer = BytesMut::from("CONNECT\npasscode:hunter\\2\n\n\0");
+        let error = decoder.decode(&mut buffer).unwrap_err();
+        assert!(matches!(error, DecodeError::BadEscape { .. }));
+        assert!(!alloc::format!("{error} {error:?}").contains("hunter"), "{error}");
+    }
+}

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::error::Error;
 
 /// The part that runs in the broker, for the `-eval` of its command line.
-pub(crate) const AGENT: &str = include_str!("control.erl");
+pub(crate) const PROGRAM: &str = include_str!("control.erl");
 
 const MARK: &str = "@rabbitmq-node ";
 /// The id of the message that says that the broker is up.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::builder::Plan;
-use crate::control::{AGENT, Control, NotReady};
+use crate::control::{Control, NotReady, PROGRAM};
 use crate::error::Error;
 use crate::process::{Process, descendants, kill_group};
 use crate::wait::wait_until;
@@ -154,8 +154,8 @@ impl Run {
         let group =
             i32::try_from(self.epmd.id()).map_err(|_| failed_start("a process number is out of range"))?;
         let mut broker = Command::new(&plan.install.server)
-            // The agent reads the standard input, not the VM's own input handling.
-            .args(["-noinput", "-eval", AGENT])
+            // The program reads the standard input itself; the VM must not.
+            .args(["-noinput", "-eval", PROGRAM])
             .env_clear()
             .envs(plan.environment())
             .current_dir(plan.folder())

@@ -1,0 +1,79 @@
+//! How many allocations a frame costs. The counter is the whole process's, so this file holds one test.
+
+use std::alloc::System;
+
+use bytes::{Buf, Bytes, BytesMut};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use stompwire::{
+    Command, Frame, Headers, Version,
+    proto::{Decoder, Encoder, Limits, Outbox, SendTemplate},
+};
+
+#[global_allocator]
+static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const FRAMES: usize = 1000;
+
+#[test]
+fn allocations_a_frame() {
+    let message = Frame::new(Command::Message)
+        .with_header("subscription", "0")
+        .with_header("destination", "/queue/beacons")
+        .with_header("message-id", "T_0@@session@@1")
+        .with_header("note", "a:b")
+        .with_body(vec![b'j'; 200]);
+    let bare = Frame::new(Command::Receipt);
+    let encoder = Encoder::new(Version::V1_2);
+
+    // Decoding: the table of the headers, and for the buffer as a whole the count of those who share it.
+    for (frame, a_frame) in [(&message, 1), (&bare, 0)] {
+        let mut wire = BytesMut::new();
+        for _ in 0..FRAMES {
+            encoder.encode(frame, &mut wire).unwrap();
+        }
+        let mut decoder = Decoder::new(Limits::default());
+        decoder.set_version(Version::V1_2);
+        let mut frames = Vec::with_capacity(FRAMES);
+        let decoding = counted(|| {
+            while let Some(frame) = decoder.decode(&mut wire).unwrap() {
+                frames.push(frame);
+            }
+        });
+        assert_eq!(frames.len(), FRAMES);
+        // The decoder's own table grows once to the greatest number of headers.
+        assert!(decoding <= a_frame * FRAMES + 5, "{decoding} allocations for {FRAMES} {}", frame.command());
+    }
+
+    // Encoding into a buffer that is large enough: none.
+    let mut dst = BytesMut::with_capacity(FRAMES * 1024);
+    let encoding = counted(|| (0..FRAMES).for_each(|_| encoder.encode(&message, &mut dst).unwrap()));
+    assert_eq!(encoding, 0);
+
+    // Queueing in an outbox that is written now and then: none once it has grown, as long as bodies are copied.
+    let constant: Headers = [("destination", "/queue/beacons"), ("persistent", "true")].into_iter().collect();
+    let template = SendTemplate::new(&encoder, &constant).unwrap();
+    let mut outbox = Outbox::new();
+    let mut round = |body: &Bytes| {
+        for _ in 0..10 {
+            template.enqueue(&[("receipt", "1234567")], body, &mut outbox).unwrap();
+            encoder.enqueue(&message, &[("receipt", "1234567")], &mut outbox).unwrap();
+        }
+        outbox.advance(outbox.remaining());
+    };
+    let short = Bytes::from(vec![b'j'; 200]);
+    (0..10).for_each(|_| round(&short));
+    assert_eq!(counted(|| (0..FRAMES / 20).for_each(|_| round(&short))), 0);
+
+    // A body too long to be copied is shared; what is around it costs at most two allocations.
+    let long = Bytes::from(vec![b'j'; 64 * 1024]);
+    (0..10).for_each(|_| round(&long));
+    let sharing = counted(|| (0..FRAMES / 10).for_each(|_| round(&long)));
+    assert!(sharing <= 2 * FRAMES, "{sharing} allocations for {FRAMES} long bodies");
+}
+
+fn counted(work: impl FnOnce()) -> usize {
+    let region = Region::new(COUNTED);
+    work();
+    let change = region.change();
+    change.allocations + change.reallocations
+}
