@@ -165,7 +165,8 @@ impl Collector for Destinations {
                 ConstCounter::new(read.beacons.dropped_for(reason)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let histograms: [(&str, &str, fn(&Readings) -> &Histogram); 2] = [
+        type HistogramOf = fn(&Readings) -> &Histogram;
+        let histograms: [(&str, &str, HistogramOf); 2] = [
             ("batch_beacons", "Beacons per batch", |readings| &readings.batch_beacons),
             ("publish_seconds", "From handing a batch to a connection to its RECEIPT", |readings| {
                 &readings.publish_seconds

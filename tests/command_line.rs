@@ -1,4 +1,5 @@
 //! The program as an operator meets it: what it prints, how it ends, what its exit status says.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod support;
 

@@ -1,7 +1,11 @@
 //! The HTTP front over real sockets, octet by octet: what it answers, what it records, what it refuses, and that it
 //! keeps answering others meanwhile. No broker: lines are read back from the rings.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in their helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "clippy.toml allows unwrap in tests, but not in their helpers; threads of tests need no names"
+)]
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,7 +23,8 @@ use serde_json::{Value, json};
 
 /// No test waits longer than this for an octet.
 const PATIENCE: Duration = Duration::from_secs(10);
-const GIF: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF\x21\xF9\x04\x01\0\0\0\0\x2C\0\0\0\0\x01\0\x01\0\0\
+const GIF: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF\x21\xF9\x04\x01\0\0\0\0\x2C\0\0\0\0\x01\0\x01\0\0\
                      \x02\x02\x44\x01\0\x3B";
 
 /// A server on a free port, with the default routes on one ring each.
@@ -158,7 +163,11 @@ impl Client {
                 break end;
             }
             let n = self.more().expect("an answer within the time");
-            assert!(n > 0, "the connection ended before an answer; read: {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                n > 0,
+                "the connection ended before an answer; read: {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         };
         let head = String::from_utf8(self.read.drain(..end + 4).collect()).unwrap();
         let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).unwrap().parse().unwrap();
@@ -247,7 +256,9 @@ fn a_post_is_answered_with_204_and_its_body_recorded() {
 fn head_is_a_beacon_too_and_is_answered_without_a_body() {
     let edge = Edge::start();
     let mut client = edge.connect();
-    client.send("HEAD /b.gif HTTP/1.1\r\nhost: x\r\n\r\nGET /b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    client.send(
+        "HEAD /b.gif HTTP/1.1\r\nhost: x\r\n\r\nGET /b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
     let answer = client.head();
     assert_eq!((answer.status, answer.header("content-length")), (200, Some("43")));
     assert_eq!(client.answer().status, 204, "the next answer follows the head");
@@ -259,7 +270,8 @@ fn head_is_a_beacon_too_and_is_answered_without_a_body() {
 fn a_get_with_a_body_is_recorded_with_it() {
     let edge = Edge::start();
     let mut client = edge.connect();
-    client.send("GET /b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhiGET /b HTTP/1.1\r\nhost: x\r\n\r\n");
+    client
+        .send("GET /b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhiGET /b HTTP/1.1\r\nhost: x\r\n\r\n");
     assert_eq!([client.answer().status, client.answer().status], [204, 204]);
     let seen = beacons(&edge.beacon);
     assert_eq!((&seen[0]["body"], seen[1].get("body"), seen.len()), (&json!("hi"), None, 2));
@@ -278,7 +290,8 @@ fn pipelined_requests_are_answered_in_order() {
     for n in 0..200 {
         assert_eq!(client.answer().status, if n % 3 == 0 { 200 } else { 204 }, "request {n}");
     }
-    let queries = |ring| beacons(ring).iter().map(|seen| seen["query"].as_str().unwrap().parse().unwrap()).collect();
+    let queries =
+        |ring| beacons(ring).iter().map(|seen| seen["query"].as_str().unwrap().parse().unwrap()).collect();
     let (pixels, others): (Vec<u32>, Vec<u32>) = (queries(&edge.pixel), queries(&edge.beacon));
     assert_eq!(pixels, (0..200).filter(|n| n % 3 == 0).collect::<Vec<_>>());
     assert_eq!(others, (0..200).filter(|n| n % 3 != 0).collect::<Vec<_>>());
@@ -402,7 +415,8 @@ fn a_full_ring_that_may_not_drop_answers_503() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.header("retry-after"), answer.closes()), (503, Some("1"), false));
     assert_eq!((keeps.level().beacons, refuses.level().beacons), (1, 1), "none of them got the second");
-    let counts = [&keeps, &refuses].map(|ring| ring.ledger().snapshot()).map(|seen| (seen.accepted, seen.rejected));
+    let counts =
+        [&keeps, &refuses].map(|ring| ring.ledger().snapshot()).map(|seen| (seen.accepted, seen.rejected));
     assert_eq!(counts, [(1, 0), (1, 1)]);
 
     assert_eq!(beacons(&refuses).len(), 1);
@@ -491,7 +505,11 @@ fn other_methods_are_405_and_other_paths_404() {
     for method in ["PUT", "DELETE", "PATCH", "TRACE", "get", "ANYTHING"] {
         client.send(format!("{method} /b HTTP/1.1\r\nhost: x\r\n\r\n"));
         let answer = client.answer();
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")), "{method}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some("GET, HEAD, POST, OPTIONS")),
+            "{method}"
+        );
         assert_eq!(answer.text(), "this path takes GET, HEAD, POST and OPTIONS only\n");
     }
     for path in ["/", "/b.gif/", "/B.GIF", "/b%2Egif", "//b", "/b.gif.php", "*", "b", "http://x"] {
@@ -600,7 +618,9 @@ fn octets_after_a_request_with_transfer_encoding_are_no_request() {
     // The same on a path and with a method that take no body.
     for request in ["POST /nowhere", "PUT /b"] {
         let mut client = edge.connect();
-        client.send(format!("{request} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"));
+        client.send(format!(
+            "{request} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+        ));
         assert!(client.answer().closes(), "{request}");
         client.is_closed();
     }
@@ -611,7 +631,8 @@ fn octets_after_a_request_with_transfer_encoding_are_no_request() {
 #[test]
 fn octets_that_are_no_utf8_are_recorded_as_they_came() {
     let edge = Edge::start();
-    let mut request = b"POST /b?caf\xC3\xA9 HTTP/1.1\r\nuser-agent: \xE9\r\nreferer: caf\xC3\xA9\r\n".to_vec();
+    let mut request =
+        b"POST /b?caf\xC3\xA9 HTTP/1.1\r\nuser-agent: \xE9\r\nreferer: caf\xC3\xA9\r\n".to_vec();
     request.extend_from_slice(b"content-length: 4\r\n\r\n\xFF\0\xFE\n");
     request.extend_from_slice(&post("/b", b"a\0b\0"));
     let mut client = edge.connect();
@@ -638,7 +659,10 @@ fn takes(limit_millis: u64, wait: impl FnOnce()) {
     let began = Instant::now();
     wait();
     let took = began.elapsed().as_millis() as u64;
-    assert!((limit_millis * 9 / 10..limit_millis + 2000).contains(&took), "{took} ms for a limit of {limit_millis}");
+    assert!(
+        (limit_millis * 9 / 10..limit_millis + 2000).contains(&took),
+        "{took} ms for a limit of {limit_millis}"
+    );
 }
 
 #[test]
@@ -768,7 +792,8 @@ fn a_connection_that_was_idle_goes_on() {
 #[test]
 fn a_crowd_is_parked_at_once_and_served_all_the_same() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    let open_files =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
     if open_files.and_then(|soft| soft.parse::<u64>().ok()).is_none_or(|soft| soft < 4096) {
         eprintln!("skipped: needs 1200 open files and those of the tests beside it; raise ulimit -n");
         return;
@@ -797,7 +822,9 @@ fn a_second_server_on_the_port_is_refused_unless_both_share_it() {
     let address = edge.server.local_addr();
     let again = |share_port| HttpConfig { listen: address, share_port, ..config() };
     let refused = HttpServer::start(&again(false), Vec::new()).unwrap_err();
-    assert!(matches!(&refused, HttpError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse));
+    assert!(
+        matches!(&refused, HttpError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    );
     let text = refused.to_string();
     assert!(text.contains(&address.to_string()) && text.contains("http.share_port = true"), "{text}");
     edge.is_alive();
@@ -821,7 +848,9 @@ fn connections_beyond_the_bound_are_closed_and_counted() {
     for client in &mut busy {
         client.send("POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n");
     }
-    wait_until("three are open", || edge.stats().connections_open == 3 && edge.stats().connections_parked == 0);
+    wait_until("three are open", || {
+        edge.stats().connections_open == 3 && edge.stats().connections_parked == 0
+    });
     edge.connect().rest();
     assert_eq!((edge.stats().connections_refused, edge.stats().connections_open), (1, 3));
     for client in &mut busy {
@@ -939,7 +968,8 @@ fn any_body_comes_back_from_its_line() {
 
     let edge = Edge::start();
     let client = std::cell::RefCell::new(edge.connect());
-    let octets = prop_oneof![proptest::collection::vec(any::<u8>(), 0..3000), any::<String>().prop_map(String::into)];
+    let octets =
+        prop_oneof![proptest::collection::vec(any::<u8>(), 0..3000), any::<String>().prop_map(String::into)];
     let ua = proptest::collection::vec(prop_oneof![0x20_u8..0x7F, 0x80_u8..], 0..100);
     cases(300)
         .run(&(octets, ua), |(body, ua)| {

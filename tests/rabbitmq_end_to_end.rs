@@ -1,4 +1,5 @@
 //! The main job on a real RabbitMQ: beacons in over HTTP, every one of them accounted for in a queue.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod support;
 

@@ -195,6 +195,11 @@ impl<T: Send + 'static> Lane<T> {
             select! {
                 biased;
                 () = turned(&mut closing) => return End::GivenUp,
+                // Before the completions: a lost receipt must be found under full load too.
+                _ = tick.tick() => match self.look_at_oldest(client) {
+                    Ok(now_blocked) => blocked = now_blocked,
+                    Err(end) => return end,
+                },
                 _ = completions.recv_many(&mut ready, COMPLETIONS_AT_ONCE) => {
                     blocked = false;
                     self.settle(&mut ready).await;
@@ -208,10 +213,6 @@ impl<T: Send + 'static> Lane<T> {
                     return End::Lost(cause);
                 }
                 () = turned(&mut done) => return End::Done,
-                _ = tick.tick() => match self.look_at_oldest(client) {
-                    Ok(now_blocked) => blocked = now_blocked,
-                    Err(end) => return end,
-                },
                 () = arrival, if has_room => {}
             }
             if !blocked {
