@@ -7,6 +7,7 @@
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -93,6 +94,8 @@ impl Nginx {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
+            // Out of the terminal's group: Ctrl-C is for this program, which then ends nginx itself.
+            .process_group(0)
             .spawn()
             .map_err(Error::io("start of nginx"))?;
         // From here on the guard ends it, whatever happens.

@@ -1,7 +1,7 @@
 //! The file of answered sequence numbers (`--answered`): one a line, in no order.
 //!
 //! The threads that make the load hand over blocks of lines to a thread that writes, so that a slow disk is not measured
-//! as a slow server; when the disk stays behind by [`BACKLOG`] blocks, they wait for it.
+//! as a slow server; when the disk stays behind by 64 blocks, they wait for it.
 
 use std::{
     fs::File,

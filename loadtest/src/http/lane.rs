@@ -18,9 +18,10 @@ use crate::{
         answered::AnsweredBuffer,
         beacon::Beacons,
         connection::{Connection, Exchange, Failure, ReadBuffer},
-        fleet::{Limit, Phase},
+        fleet::Limit,
         pacer::Pacer,
         stats::Stats,
+        worker::Phase,
     },
 };
 

@@ -3,9 +3,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`args`] | the command line, and its check into a [`Plan`] |
-//! | [`run`] | the course of a run: idle connections, warm-up, measurement, rounds against a reference |
-//! | [`report`] | the result for people and machines |
+//! | [`mod@run`] | the course of a run: idle connections, warm-up, measurement, rounds against a reference |
+//! | [`report`], `table` | the result for machines and for people |
+//! | [`idle`], [`reference`](mod@reference) | memory of idle connections; rounds against nginx |
 //! | [`fleet`] | connections on threads that run one phase after another |
+//! | `worker` | one thread of the fleet: its runtime and its connections |
 //! | `lane` | one thread's part of a phase: closed loop, open loop, counting |
 //! | `pacer` | wakes connections when their next request is due |
 //! | `connection` | one keep-alive connection |
@@ -25,7 +27,9 @@ pub mod report;
 pub mod response;
 pub mod run;
 pub mod stats;
+mod table;
 pub mod target;
+mod worker;
 
 pub use args::{Args, Plan};
 pub use run::{command, run};

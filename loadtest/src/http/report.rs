@@ -2,7 +2,7 @@
 //!
 //! The names of the JSON fields are those of the struct fields here. They are stable: fields are added, not renamed.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::{
         reference::Comparison,
         run::{Measured, per_request_us},
         stats::{Connects, Failures},
+        table,
     },
     report::{LatencySummary, grouped, human_us, rounded},
 };
@@ -182,7 +183,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut table = String::new();
         // Writing to a String cannot fail.
-        self.write_table(&mut table).unwrap_or_default();
+        table::write_report(&mut table, self).unwrap_or_default();
         table
     }
 
@@ -264,35 +265,6 @@ impl Report {
         }
         notes
     }
-
-    fn write_table(&self, out: &mut String) -> std::fmt::Result {
-        let figures = &self.figures;
-        writeln!(out, "loadtest http {}", self.url)?;
-        if self.mode != "idle" {
-            let pace = match &figures.open_loop {
-                Some(open) => format!("open loop at {} requests/s", open.asked_rate),
-                None => "closed loop".to_owned(),
-            };
-            let threads =
-                if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
-            writeln!(
-                out,
-                "  {pace}, {} connections, {threads}, {:.2} s, {} % POST",
-                self.connections, figures.window_s, self.post_percent,
-            )?;
-            figures.write_table(out, self.first_seq, self.next_seq)?;
-        }
-        if let Some(idle) = &self.idle {
-            write_idle(out, idle)?;
-        }
-        if let Some(comparison) = &self.reference {
-            write_comparison(out, comparison)?;
-        }
-        for note in &self.notes {
-            writeln!(out, "  note       {note}")?;
-        }
-        Ok(())
-    }
 }
 
 impl Figures {
@@ -351,159 +323,4 @@ impl Figures {
             processes: processes.collect(),
         }
     }
-
-    fn write_table(&self, out: &mut String, first_seq: u64, next_seq: u64) -> std::fmt::Result {
-        writeln!(
-            out,
-            "  requests   {} answered of {} sent, {}/s (seq {first_seq} up to {next_seq}, without it)",
-            grouped(self.requests_answered),
-            grouped(self.requests_sent),
-            grouped(self.requests_per_second as u64),
-        )?;
-        if let Some(open) = &self.open_loop {
-            writeln!(
-                out,
-                "  schedule   {}/s achieved of {}/s asked; {} due, {} unsent, {} behind schedule; generator late by \
-                 {} (p50), {} (p99)",
-                grouped(open.achieved_rate as u64),
-                grouped(open.asked_rate as u64),
-                grouped(open.requests_due),
-                grouped(open.requests_unsent),
-                grouped(open.requests_behind_schedule),
-                human_us(open.send_delay_p50_us),
-                human_us(open.send_delay_p99_us),
-            )?;
-        }
-        let statuses: Vec<String> =
-            self.statuses.iter().map(|(status, count)| format!("{status}: {}", grouped(*count))).collect();
-        writeln!(
-            out,
-            "  statuses   {}",
-            if statuses.is_empty() { "none".to_owned() } else { statuses.join(", ") }
-        )?;
-        let Failures { closed, timeout, malformed, abandoned } = self.failures;
-        let Connects { reconnects, failed, given_up } = self.connects;
-        let errors: Vec<String> = [
-            (closed, "closed before the answer"),
-            (timeout, "timed out"),
-            (malformed, "malformed answers"),
-            (abandoned, "abandoned"),
-            (failed, "failed connects"),
-            (given_up, "connections given up"),
-            (reconnects, "reconnects"),
-        ]
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{} {what}", grouped(*count)))
-        .collect();
-        writeln!(
-            out,
-            "  errors     {}",
-            if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }
-        )?;
-        let latency = &self.latency;
-        writeln!(
-            out,
-            "  latency    p50 {}   p90 {}   p99 {}   p99.9 {}   p99.99 {}   max {}   mean {}",
-            human_us(latency.p50_us),
-            human_us(latency.p90_us),
-            human_us(latency.p99_us),
-            human_us(latency.p99_9_us),
-            human_us(latency.p99_99_us),
-            human_us(latency.max_us),
-            human_us(latency.mean_us),
-        )?;
-        let per_second = |octets: u64| octets as f64 / 1e6 / self.window_s.max(1e-9);
-        writeln!(
-            out,
-            "  traffic    {:.1} MB/s sent, {:.1} MB/s received",
-            per_second(self.octets_sent),
-            per_second(self.octets_received)
-        )?;
-        for process in &self.processes {
-            if let (Some(us), Some(percent), Some(start), Some(end)) =
-                (process.cpu_us_per_request, process.cpu_percent, process.rss_start_mib, process.rss_end_mib)
-            {
-                writeln!(
-                    out,
-                    "  cpu        {us:.2} µs a request, {percent:.0} % of a core: {} (pid {}; {start} MiB resident at \
-                     the start, {end} MiB at the end)",
-                    process.name, process.pid
-                )?;
-            }
-        }
-        if let Some(us) = self.generator.cpu_us_per_request {
-            writeln!(
-                out,
-                "  cpu        {us:.2} µs a request, busiest thread {:.0} %: this generator",
-                self.generator.busy_percent
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn write_idle(out: &mut String, idle: &IdleFigures) -> std::fmt::Result {
-    writeln!(
-        out,
-        "  idle       {} connections, {} answered once, {} open at the end",
-        grouped(idle.connections as u64),
-        grouped(idle.requests_answered),
-        grouped(idle.open_at_end as u64),
-    )?;
-    let figure = |value: Option<f64>| value.map_or("?".to_owned(), |value| value.to_string());
-    for process in &idle.processes {
-        writeln!(
-            out,
-            "  memory     {} MiB before, {} MiB opened, {} MiB at the end, {} octets a connection: {} (pid {})",
-            figure(process.rss_before_mib),
-            figure(process.rss_opened_mib),
-            figure(process.rss_end_mib),
-            figure(process.octets_per_connection),
-            process.name,
-            process.pid,
-        )?;
-    }
-    Ok(())
-}
-
-fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
-    let digits =
-        |value: Option<f64>, digits: usize| value.map_or("?".to_owned(), |value| format!("{value:.digits$}"));
-    writeln!(out, "\n  against {} (empty_gif, one process, no log)", comparison.server)?;
-    writeln!(
-        out,
-        "  {:>6} {:>14} {:>14} {:>12} {:>12} {:>8}",
-        "round", "url req/s", "nginx req/s", "url µs/req", "nginx µs/req", "ratio"
-    )?;
-    for round in &comparison.rounds {
-        writeln!(
-            out,
-            "  {:>6} {:>14.0} {:>14.0} {:>12} {:>12} {:>8}",
-            round.round,
-            round.url.requests_per_second,
-            round.reference.requests_per_second,
-            digits(round.url.cpu_us_per_request, 2),
-            digits(round.reference.cpu_us_per_request, 2),
-            digits(round.cpu_ratio, 3),
-        )?;
-    }
-    let Some(median) = &comparison.median else { return writeln!(out, "  no round was completed") };
-    writeln!(
-        out,
-        "  {:>6} {:>14.0} {:>14.0} {:>12} {:>12} {:>8}",
-        "median",
-        median.url_requests_per_second,
-        median.reference_requests_per_second,
-        digits(median.url_cpu_us_per_request, 2),
-        digits(median.reference_cpu_us_per_request, 2),
-        digits(median.cpu_ratio, 3),
-    )?;
-    writeln!(
-        out,
-        "  CPU per request, url ÷ nginx: {} ({} … {})\n",
-        digits(median.cpu_ratio, 3),
-        digits(median.cpu_ratio_min, 3),
-        digits(median.cpu_ratio_max, 3),
-    )
 }

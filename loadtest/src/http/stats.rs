@@ -9,7 +9,7 @@ use crate::report::LatencyHistogram;
 /// Counts of one phase.
 #[derive(Debug, Clone)]
 pub struct Stats {
-    /// Requests of which at least one octet was written.
+    /// Requests sent, those included whose connection broke before all of it was written.
     pub sent: u64,
     /// Whole answers, whatever their status.
     pub answered: u64,
@@ -21,7 +21,7 @@ pub struct Stats {
     pub failures: Failures,
     /// Attempts to connect that failed, and connections given up after ten seconds of them.
     pub connects: Connects,
-    /// Octets written and read, heads included.
+    /// Octets written, heads included.
     pub octets_sent: u64,
     /// Octets read, heads included.
     pub octets_received: u64,
