@@ -55,7 +55,11 @@ fn beacon(criterion: &mut Criterion) {
 fn intake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("intake");
     group.throughput(Throughput::Elements(TURN as u64));
-    let cases = [("accept", vec![ring(TURN * 2)]), ("accept_two", vec![ring(TURN * 2), ring(TURN * 2)]), ("full", vec![ring(1)])];
+    let cases = [
+        ("accept", vec![ring(TURN * 2)]),
+        ("accept_two", vec![ring(TURN * 2), ring(TURN * 2)]),
+        ("full", vec![ring(1)]),
+    ];
     for (name, rings) in cases {
         let mut intake = Intake::new(0);
         group.bench_function(name, |bencher| {

@@ -18,7 +18,7 @@ use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{ledger::DropReason, ring::Ring};
+use crate::{beacon::Stamp, ledger::DropReason, ring::Ring};
 
 /// How often an idle batcher looks whether it is to finish.
 const IDLE_LOOK: Duration = Duration::from_millis(100);
@@ -93,7 +93,7 @@ impl Packer {
         ring.release(count, self.octets);
         self.lines.clear();
         self.octets = 0;
-        Batch { id: Uuid::now_v7(), body: body.freeze(), count: count as u64 }
+        Batch { id: Stamp::now().id(), body: body.freeze(), count: count as u64 }
     }
 
     /// Whether a line waits for the next batch.
@@ -176,13 +176,12 @@ fn run(ring: &Ring, limits: Limits, batches: &mpsc::Sender<Batch>, finish: &Atom
             if !full {
                 break;
             }
-            match (packer.has_carried(), ring.try_take()) {
-                (true, next) => {
-                    packer.begin(None);
-                    packer.begin(next.ok());
-                }
-                (false, Ok(next)) => packer.begin(Some(next)),
-                (false, Err(_)) => break,
+            if packer.has_carried() {
+                packer.begin(None);
+            } else if let Ok(next) = ring.try_take() {
+                packer.begin(Some(next));
+            } else {
+                break;
             }
         }
     }

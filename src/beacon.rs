@@ -56,6 +56,12 @@ impl Stamp {
     pub fn at(millis: u64, random: &[u8; 10]) -> Self {
         Self { millis, id: uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid() }
     }
+
+    /// The name: a UUIDv7.
+    #[must_use]
+    pub fn id(&self) -> uuid::Uuid {
+        self.id
+    }
 }
 
 impl Beacon<'_> {
@@ -223,6 +229,35 @@ mod tests {
         let seen: Value = serde_json::from_str(&line(&beacon)).unwrap();
         for (key, octets) in [("ua", "6Q=="), ("referer", "/y8="), ("body", "gAA=")] {
             assert_eq!((&seen[key], &seen[format!("{key}_b64")]), (&json!(octets), &json!(true)), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_documented_examples_are_of_this_schema() {
+        let documented = include_str!("../docs/beacon.md");
+        let (_, rest) = documented.split_once("```json\n").unwrap();
+        let examples = rest.split_once("```").unwrap().0.lines().collect::<Vec<_>>();
+        assert_eq!(examples.len(), 3);
+        for example in examples {
+            let seen: Value = serde_json::from_str(example).unwrap();
+            let id = seen["id"].as_str().unwrap().parse::<uuid::Uuid>().unwrap();
+            let stamp = Stamp { millis: seen["ts"].as_u64().unwrap(), id };
+            assert_eq!((id.as_u128() >> 80) as u64, stamp.millis, "{id}");
+            let text = |key: &str| seen.get(key).map(|text| text.as_str().unwrap());
+            let octets = ["ua", "referer", "body"].map(|key| octets(&seen, key));
+            let beacon = Beacon {
+                route: text("route").unwrap(),
+                method: text("method").unwrap(),
+                path: text("path").unwrap(),
+                query: text("query"),
+                ip: text("ip").unwrap(),
+                ua: octets[0].as_deref(),
+                referer: octets[1].as_deref(),
+                body: octets[2].as_deref().unwrap_or_default(),
+            };
+            let mut written = Vec::new();
+            beacon.write(&stamp, &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), format!("{example}\n"));
         }
     }
 

@@ -160,7 +160,9 @@ impl Delivery {
     /// Waits for the thread.
     pub fn join(self) {
         if self.thread.join().is_err() {
-            tracing::error!("the delivery thread panicked; this is a defect in beacon-edge, please report it");
+            tracing::error!(
+                "the delivery thread panicked; this is a defect in beacon-edge, please report it"
+            );
         }
     }
 }
@@ -169,8 +171,13 @@ async fn start_all(
     destinations: Vec<Delivered>,
     deadline: watch::Receiver<Option<Instant>>,
 ) -> Result<(Option<EmbeddedBroker>, JoinSet<()>), DeliveryError> {
-    let wants_embedded = destinations.iter().any(|delivered| delivered.config.brokers.contains(&Broker::Embedded));
-    let embedded = if wants_embedded { Some(EmbeddedBroker::builder().overflow(Overflow::DropHead).start().await?) } else { None };
+    let wants_embedded =
+        destinations.iter().any(|delivered| delivered.config.brokers.contains(&Broker::Embedded));
+    let embedded = if wants_embedded {
+        Some(EmbeddedBroker::builder().overflow(Overflow::DropHead).start().await?)
+    } else {
+        None
+    };
     let embedded_url = embedded.as_ref().map(|broker| broker.url());
     let mut tasks = JoinSet::new();
     for delivered in destinations {
@@ -186,7 +193,11 @@ async fn start_all(
 }
 
 /// Batches to the publisher, until they end or the deadline passes.
-async fn feed(mut delivered: Delivered, publisher: Publisher<u64>, deadline: watch::Receiver<Option<Instant>>) {
+async fn feed(
+    mut delivered: Delivered,
+    publisher: Publisher<u64>,
+    deadline: watch::Receiver<Option<Instant>>,
+) {
     let ledger = &delivered.ledger;
     let mut passed = std::pin::pin!(passed(deadline.clone()));
     loop {
@@ -262,7 +273,10 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
     }
 }
 
-fn publisher_options(delivered: &Delivered, embedded: Option<&str>) -> Result<PublisherOptions, DeliveryError> {
+fn publisher_options(
+    delivered: &Delivered,
+    embedded: Option<&str>,
+) -> Result<PublisherOptions, DeliveryError> {
     let Delivered { name, config, .. } = delivered;
     let url = |broker: &Broker| -> Result<BrokerUrl, DeliveryError> {
         let text = match broker {

@@ -86,8 +86,11 @@ impl Edge {
         let mut packed = Vec::new();
         for (name, destination) in &config.destinations {
             let ledger = Arc::new(Ledger::new(lanes));
-            let ring =
-                Arc::new(Ring::new(destination.ring.limits(), destination.ring.overflow, Arc::clone(&ledger)));
+            let ring = Arc::new(Ring::new(
+                destination.ring.limits(),
+                destination.ring.overflow,
+                Arc::clone(&ledger),
+            ));
             let readings = Arc::new(Readings::default());
             let (sender, batches) = mpsc::channel(BATCHES);
             destinations.push(Observed {
@@ -114,8 +117,9 @@ impl Edge {
         for (name, ring, limits, sender) in packed {
             batchers.push(Batcher::start(name, ring, limits, sender)?);
         }
-        let watch =
-            Watch::start(destinations.iter().map(|seen| (seen.name.clone(), Arc::clone(&seen.ring))).collect())?;
+        let watch = Watch::start(
+            destinations.iter().map(|seen| (seen.name.clone(), Arc::clone(&seen.ring))).collect(),
+        )?;
         let draining = Arc::new(AtomicBool::new(false));
         let mut edge = Self {
             http: HttpServer::start(&config.http, routes(config, &destinations))?,
@@ -178,8 +182,10 @@ impl Edge {
     }
 
     fn view(&self, config: &Config, started: Instant) -> View {
-        let path = config.routes.values().map(|route| route.path.as_str()).find(|path| path.ends_with(".gif"));
-        let path = path.or_else(|| config.routes.values().map(|route| route.path.as_str()).next()).unwrap_or("/");
+        let path =
+            config.routes.values().map(|route| route.path.as_str()).find(|path| path.ends_with(".gif"));
+        let path =
+            path.or_else(|| config.routes.values().map(|route| route.path.as_str()).next()).unwrap_or("/");
         View {
             destinations: self.destinations.clone(),
             metrics: Metrics::new(self.destinations.clone(), Arc::clone(self.http.stats())),

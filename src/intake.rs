@@ -171,7 +171,10 @@ mod tests {
         drop(first);
         let turns = CHUNK / length + 10;
         let starts = (0..turns).map(|_| intake.line(&BEACON).as_ptr() as usize).collect::<Vec<_>>();
-        assert!(starts.iter().all(|at| (start..start + CHUNK).contains(at)), "a free chunk was not taken again");
+        assert!(
+            starts.iter().all(|at| (start..start + CHUNK).contains(at)),
+            "a free chunk was not taken again"
+        );
 
         let body = vec![b'x'; CHUNK];
         assert_eq!(intake.take(&Beacon { body: &body, ..BEACON }, &rings), Verdict::Accepted);

@@ -57,7 +57,10 @@ fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => (false, arguments),
         None => (false, cli.serve),
     };
-    let config = match Config::load(arguments.config.as_deref(), std::env::vars()) {
+    // What is not Unicode in one of our variables makes a value that is refused by name.
+    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let config = match Config::load(arguments.config.as_deref(), environment) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("beacon-edge: {error}");
@@ -105,7 +108,11 @@ fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
     }
     let Ok(name) = signals.recv() else { return ExitCode::FAILURE };
     let deadline = config.shutdown.deadline;
-    tracing::info!(signal = name, ?deadline, "shutting down: answering what is in flight, delivering what was accepted");
+    tracing::info!(
+        signal = name,
+        ?deadline,
+        "shutting down: answering what is in flight, delivering what was accepted"
+    );
     thread::Builder::new()
         .name("impatient".into())
         .spawn(move || {
@@ -148,7 +155,10 @@ fn welcome(config: &Config, edge: &Edge) -> std::io::Result<()> {
         let queue = config.destinations.values().next().map_or("", |destination| &destination.destination);
         writeln!(out, "  {:<8} stomp://{}, destination {queue}", "broker", broker.local_addr())?;
     }
-    writeln!(out, "\nFor RabbitMQ: BEACON_EDGE__DESTINATIONS__MAIN__BROKERS='[\"stomp://guest:guest@127.0.0.1:61613/\"]'\n")?;
+    writeln!(
+        out,
+        "\nFor RabbitMQ: BEACON_EDGE__DESTINATIONS__MAIN__BROKERS='[\"stomp://guest:guest@127.0.0.1:61613/\"]'\n"
+    )?;
     out.flush()
 }
 

@@ -122,7 +122,9 @@ impl Collector for Destinations {
         type Value = fn(&DestinationReading) -> u64;
         let counters: [(&str, &str, Value); 7] = [
             ("beacons_accepted", "Beacons answered as taken", |read| read.beacons.accepted),
-            ("beacons_confirmed", "Beacons in batches that the broker confirmed", |read| read.beacons.confirmed),
+            ("beacons_confirmed", "Beacons in batches that the broker confirmed", |read| {
+                read.beacons.confirmed
+            }),
             ("beacons_rejected", "Beacons answered 503, not accepted", |read| read.beacons.rejected),
             ("batches_confirmed", "Batches that the broker confirmed", |read| read.totals.confirmed),
             ("batches_resent", "Batches sent again: possible duplicates", |read| read.totals.resent),
@@ -138,10 +140,14 @@ impl Collector for Destinations {
         }
         let gauges: [(&str, &str, Value); 6] = [
             ("beacons_on_ring", "Beacons waiting on the ring", |read| read.beacons.on_ring),
-            ("beacons_in_batch", "Beacons in a batch that the publisher does not have yet", |read| read.beacons.in_batch),
+            ("beacons_in_batch", "Beacons in a batch that the publisher does not have yet", |read| {
+                read.beacons.in_batch
+            }),
             ("beacons_in_flight", "Beacons with the publisher, not confirmed", |read| read.beacons.in_flight),
             ("ring_bytes", "Octets of the lines on the ring", |read| read.ring.bytes as u64),
-            ("frames_in_flight", "Frames without a receipt", |read| read.lanes.iter().map(|lane| lane.in_flight).sum()),
+            ("frames_in_flight", "Frames without a receipt", |read| {
+                read.lanes.iter().map(|lane| lane.in_flight).sum()
+            }),
             ("frame_bytes_in_flight", "Octets of the bodies of frames without a receipt", |read| {
                 read.lanes.iter().map(|lane| lane.in_flight_bytes).sum()
             }),

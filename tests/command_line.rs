@@ -28,7 +28,9 @@ struct Program {
 impl Program {
     fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-edge"));
-        command.env("BEACON_EDGE__HTTP__LISTEN", "127.0.0.1:0").env("BEACON_EDGE__ADMIN__LISTEN", "127.0.0.1:0");
+        command
+            .env("BEACON_EDGE__HTTP__LISTEN", "127.0.0.1:0")
+            .env("BEACON_EDGE__ADMIN__LISTEN", "127.0.0.1:0");
         command
     }
 
@@ -129,7 +131,10 @@ fn sigterm_under_load_loses_nothing_that_was_answered() {
         assert!(missing.is_empty(), "{} answered beacons are missing after SIG{signal}", missing.len());
         // An answer may be lost on its way, a beacon may not: the report counts what was accepted.
         let accepted = consumed.numbers().len();
-        assert!(last.contains(&format!("main: {accepted} accepted, {accepted} confirmed")), "{accepted}: {last}");
+        assert!(
+            last.contains(&format!("main: {accepted} accepted, {accepted} confirmed")),
+            "{accepted}: {last}"
+        );
         assert_eq!(consumed.duplicates(), 0);
     }
 }
@@ -146,7 +151,10 @@ fn what_cannot_be_delivered_in_time_is_counted_and_shows_in_the_exit_status() {
     let (code, log) = program.end();
     assert_eq!(code, 3, "{log}");
     let last = log.lines().last().unwrap();
-    assert!(last.contains("stopped before everything was delivered; main: 100 accepted, 0 confirmed, dropped: "), "{log}");
+    assert!(
+        last.contains("stopped before everything was delivered; main: 100 accepted, 0 confirmed, dropped: "),
+        "{log}"
+    );
     assert!(!log.contains("hunter2"), "{log}");
 }
 

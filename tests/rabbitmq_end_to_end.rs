@@ -20,7 +20,8 @@ const QUIET: Duration = Duration::from_secs(2);
 
 fn edge(url: &str, more: &[(&str, &str)]) -> Edge {
     let (name, value) = brokers(url);
-    let overrides: Vec<(&str, &str)> = [DESTINATION, (name, &value)].into_iter().chain(more.iter().copied()).collect();
+    let overrides: Vec<(&str, &str)> =
+        [DESTINATION, (name, &value)].into_iter().chain(more.iter().copied()).collect();
     Edge::start(&config(&overrides)).unwrap()
 }
 
@@ -130,7 +131,11 @@ fn a_broker_killed_and_restarted_in_the_middle_loses_nothing() {
     // Duplicates carry the same id, so that a consumer can drop them; their batches do too.
     assert!(consumed.beacons.values().all(|ids| ids.len() == 1));
     let repeated: u64 = consumed.batches.values().map(|times| times - 1).sum();
-    assert!(repeated <= read.totals.resent, "{repeated} batches came twice, {} were sent twice", read.totals.resent);
+    assert!(
+        repeated <= read.totals.resent,
+        "{repeated} batches came twice, {} were sent twice",
+        read.totals.resent
+    );
     println!(
         "{} beacons through a SIGKILL of the broker: {} duplicates in {repeated} batches; {} batches sent again",
         answered.len(),

@@ -22,7 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     took.sort_unstable();
     let (first, last) = (took[0], took[took.len() - 1]);
-    println!("start to first answered beacon: median {:?} ({first:?} … {last:?}), {} starts", took[took.len() / 2], took.len());
+    println!(
+        "start to first answered beacon: median {:?} ({first:?} … {last:?}), {} starts",
+        took[took.len() / 2],
+        took.len()
+    );
     Ok(())
 }
 

@@ -24,7 +24,8 @@ pub fn reasons_against(destinations: &[(&str, DestinationReading)], draining: bo
                 format!("{} is {}{error}", lane.broker, lane.state.as_str())
             })
             .collect();
-        let detail = if lanes.is_empty() { "its publisher has not started".to_owned() } else { lanes.join("; ") };
+        let detail =
+            if lanes.is_empty() { "its publisher has not started".to_owned() } else { lanes.join("; ") };
         reasons.push(format!("destination {name} has no broker that takes messages: {detail}"));
     }
     reasons

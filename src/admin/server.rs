@@ -168,7 +168,9 @@ impl View {
             }
             "/metrics" => match self.metrics.render() {
                 Ok(metrics) => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
-                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n".to_owned()),
+                Err(_) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n".to_owned())
+                }
             },
             "/" => {
                 let read = self.read();

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::ser::{Serialize, Serializer};
 
 const EMBEDDED: &str = "embedded";
-const FORM: &str = "\"stomp://user:password@host:61613/vhost\", or \"embedded\" for the broker inside this process";
+const FORM: &str =
+    "\"stomp://user:password@host:61613/vhost\", or \"embedded\" for the broker inside this process";
 const HIDDEN: &str = "***";
 
 /// One broker of a destination.

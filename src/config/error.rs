@@ -93,8 +93,8 @@ fn list(path: Option<&PathBuf>, problems: &[Problem]) -> String {
     let of = path.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
     match problems {
         [problem] => format!("{of}: {problem}"),
-        problems => problems
-            .iter()
-            .fold(format!("{of}: {} problems", problems.len()), |text, problem| format!("{text}\n  {problem}")),
+        problems => problems.iter().fold(format!("{of}: {} problems", problems.len()), |text, problem| {
+            format!("{text}\n  {problem}")
+        }),
     }
 }

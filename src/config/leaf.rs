@@ -102,11 +102,21 @@ impl Walk<'_> {
                 }
                 (None, DeValue::Table(_), _) => {
                     let what = format!("section [{key}]");
-                    self.problems.push(Problem::unknown(key, given, &what, &advice(name, known, str::to_owned)));
+                    self.problems.push(Problem::unknown(
+                        key,
+                        given,
+                        &what,
+                        &advice(name, known, str::to_owned),
+                    ));
                 }
                 (None, ..) | (_, _, None) => {
                     let what = format!("key `{name}`{}", within(&self.path));
-                    self.problems.push(Problem::unknown(key, given, &what, &advice(name, known, str::to_owned)));
+                    self.problems.push(Problem::unknown(
+                        key,
+                        given,
+                        &what,
+                        &advice(name, known, str::to_owned),
+                    ));
                 }
             }
         }

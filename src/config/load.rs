@@ -117,9 +117,10 @@ fn from_env(env: impl Iterator<Item = (String, String)>, base: &Table) -> Vec<Re
 fn reading(leaf: &Leaf) -> Result<Value, Problem> {
     let mut wrong = None;
     for value in &leaf.values {
-        let alone = leaf.path.iter().rev().fold(value.clone(), |value, name| {
-            Value::Table([(name.clone(), value)].into_iter().collect())
-        });
+        let alone =
+            leaf.path.iter().rev().fold(value.clone(), |value, name| {
+                Value::Table([(name.clone(), value)].into_iter().collect())
+            });
         match Config::deserialize(alone) {
             Ok(_) => return Ok(value.clone()),
             Err(error) => wrong = wrong.or(Some(error)),
@@ -237,11 +238,22 @@ mod tests {
         assert_eq!(config.http.max_headers, 100);
         assert_eq!(config.log.format, LogFormat::Json);
         let routes = config.routes.iter().map(|(name, route)| (&**name, &*route.path, route.reply));
-        assert_eq!(routes.collect::<Vec<_>>(), [("click", "/click", Reply::Gif), ("view", "/v", Reply::Empty)]);
+        assert_eq!(
+            routes.collect::<Vec<_>>(),
+            [("click", "/click", Reply::Gif), ("view", "/v", Reply::Empty)]
+        );
         let Broker::Url(url) = &config.destinations["main"].brokers[0] else { panic!("not a URL") };
         assert_eq!(url.reveal(), "stomp://u:hunter2@rabbit:61613/v");
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(config.to_toml().contains("brokers = [\"stomp://u:***@rabbit:61613/v\"]"));
+    }
+
+    #[test]
+    fn the_documented_file_loads() {
+        let documented = include_str!("../../docs/configuration.md");
+        let (_, rest) = documented.split_once("```toml\n").unwrap();
+        let config = load(rest.split_once("```").unwrap().0, NO_ENV).unwrap();
+        assert_eq!(config.destinations["main"].brokers.len(), 2);
     }
 
     #[test]
@@ -345,8 +357,10 @@ mod tests {
     fn a_destination_in_a_file_has_to_name_its_broker() {
         assert_eq!(
             problems("[destinations.main]\nconnections = 3", NO_ENV),
-            ["`destinations.main.brokers`: is empty; write a URL such as \"stomp://user:password@host:61613/vhost\", \
-              or \"embedded\" for the broker inside this process"]
+            [
+                "`destinations.main.brokers`: is empty; write a URL such as \"stomp://user:password@host:61613/vhost\", \
+              or \"embedded\" for the broker inside this process"
+            ]
         );
     }
 
@@ -362,7 +376,10 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = Config::load(Some(Path::new("/nowhere/edge.toml")), std::iter::empty()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot read the configuration /nowhere/edge.toml: "), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot read the configuration /nowhere/edge.toml: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -350,6 +350,28 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_key_with_its_default() {
+        fn rows(table: &toml::Table) -> Vec<String> {
+            let row = |(key, value): (&String, &toml::Value)| format!("| `{key}` | `{value}` |");
+            let sections = table.values().filter_map(toml::Value::as_table);
+            let leaves = table.iter().filter(|(_, value)| !value.is_table());
+            leaves.map(row).chain(sections.flat_map(rows)).collect()
+        }
+
+        let config = Config {
+            routes: [("NAME".to_owned(), RouteConfig::named("NAME"))].into(),
+            destinations: [("NAME".to_owned(), DestinationConfig::default())].into(),
+            ..Config::default()
+        };
+        let documented = include_str!("../../docs/configuration.md");
+        let rows = rows(&toml::Table::try_from(config).unwrap());
+        assert_eq!(rows.len(), 37);
+        for row in rows {
+            assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
+        }
+    }
+
+    #[test]
     fn no_workers_means_one_per_core() {
         assert!(HttpConfig::default().worker_count() >= 1);
         assert_eq!(HttpConfig { workers: 3, ..HttpConfig::default() }.worker_count(), 3);

@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn writes_the_largest_exact_unit() {
-        for (octets, text) in [(0, "0"), (100, "100"), (1536, "1536"), (65_536, "\"64KiB\""), (3 << 30, "\"3GiB\"")] {
+        for (octets, text) in
+            [(0, "0"), (100, "100"), (1536, "1536"), (65_536, "\"64KiB\""), (3 << 30, "\"3GiB\"")]
+        {
             assert_eq!(toml::to_string(&Key { size: octets }).unwrap(), format!("size = {text}\n"));
         }
     }

@@ -44,9 +44,16 @@ impl Problems {
         self.0.push((key.to_owned(), what));
     }
 
-    fn within<T: PartialOrd>(&mut self, key: &str, value: T, (least, most): (T, T), shown: impl Fn(&T) -> String) {
+    fn within<T: PartialOrd>(
+        &mut self,
+        key: &str,
+        value: T,
+        (least, most): (T, T),
+        shown: impl Fn(&T) -> String,
+    ) {
         if value < least || value > most {
-            let what = format!("is {}; it has to be from {} to {}", shown(&value), shown(&least), shown(&most));
+            let what =
+                format!("is {}; it has to be from {} to {}", shown(&value), shown(&least), shown(&most));
             self.add(key, what);
         }
     }
@@ -97,7 +104,9 @@ fn http(http: &HttpConfig, found: &mut Problems) {
         if origin != "*" && !is_origin(origin) {
             found.add(
                 "http.cors_origins",
-                format!("{origin:?} is not an origin; write \"*\", or for example \"https://www.example.com\""),
+                format!(
+                    "{origin:?} is not an origin; write \"*\", or for example \"https://www.example.com\""
+                ),
             );
         }
     }
@@ -115,7 +124,9 @@ fn admin_log_shutdown(config: &Config, found: &mut Problems) {
         if !listen.ip().to_canonical().is_loopback() && !config.admin.allow_remote {
             found.add(
                 "admin.listen",
-                format!("{listen} is not loopback; write 127.0.0.1, or admin.allow_remote = true if it is guarded"),
+                format!(
+                    "{listen} is not loopback; write 127.0.0.1, or admin.allow_remote = true if it is guarded"
+                ),
             );
         }
         if listen == config.http.listen && listen.port() != 0 {
@@ -241,7 +252,11 @@ mod tests {
         type Case = (fn(&mut Config), &'static str, &'static str);
         let cases: [Case; 33] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
-            (|c| c.http.max_head_bytes = 100, "http.max_head_bytes", "is 100 octets; it has to be from 8192 octets"),
+            (
+                |c| c.http.max_head_bytes = 100,
+                "http.max_head_bytes",
+                "is 100 octets; it has to be from 8192 octets",
+            ),
             (|c| c.http.max_body_bytes = MIB, "http.max_body_bytes", "to 524288 octets"),
             (|c| c.http.max_headers = 0, "http.max_headers", "from 1"),
             (|c| c.http.max_connections = 0, "http.max_connections", "from 1"),
@@ -268,10 +283,22 @@ mod tests {
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),
             (|c| main(c).heart_beat = SECOND / 2, "destinations.main.heart_beat", "from 1s"),
-            (|c| main(c).backoff_max = Duration::ZERO, "destinations.main.backoff_max", "from backoff_min (100ms)"),
-            (|c| main(c).ring.max_beacons = MAX_BEACONS + 1, "destinations.main.ring.max_beacons", "to 16711680"),
+            (
+                |c| main(c).backoff_max = Duration::ZERO,
+                "destinations.main.backoff_max",
+                "from backoff_min (100ms)",
+            ),
+            (
+                |c| main(c).ring.max_beacons = MAX_BEACONS + 1,
+                "destinations.main.ring.max_beacons",
+                "to 16711680",
+            ),
             (|c| main(c).ring.max_bytes = MAX_BYTES + 1, "destinations.main.ring.max_bytes", "octets"),
-            (|c| main(c).ring.max_bytes = 1000, "destinations.main.ring.max_bytes", "raise it or lower those"),
+            (
+                |c| main(c).ring.max_bytes = 1000,
+                "destinations.main.ring.max_bytes",
+                "raise it or lower those",
+            ),
             (|c| main(c).batch.max_bytes = 0, "destinations.main.batch.max_bytes", "from 1 octets"),
         ];
         for (change, key, says) in cases {

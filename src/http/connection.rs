@@ -115,13 +115,7 @@ enum End {
     Closed,
 }
 
-async fn serve(
-    socket: TcpStream,
-    head: Bytes,
-    front: Front,
-    timer: Pin<&mut Sleep>,
-    place: &Place,
-) -> End {
+async fn serve(socket: TcpStream, head: Bytes, front: Front, timer: Pin<&mut Sleep>, place: &Place) -> End {
     let wire = Wire::new(socket, head, Rc::clone(&place.link.progress));
     let mut connection = place.worker.builder.serve_connection(wire, front);
     let mut alarm = Alarm { timer, armed: None };

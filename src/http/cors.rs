@@ -4,7 +4,8 @@
 use hyper::HeaderMap;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue, ORIGIN,
+    VARY,
 };
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
@@ -28,7 +29,8 @@ impl Cors {
     /// The request's origin, if it has one and it is allowed.
     pub(super) fn origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let origin = request.get(ORIGIN)?;
-        let is_allowed = self.any || self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+        let is_allowed =
+            self.any || self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
         is_allowed.then(|| origin.clone())
     }
 }

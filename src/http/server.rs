@@ -84,13 +84,16 @@ impl HttpServer {
     /// The address cannot be listened on, or threads cannot be made; then nothing is left running.
     pub fn start(config: &HttpConfig, routes: Vec<Route>) -> Result<Self, HttpError> {
         let workers = config.worker_count();
-        if let Some(ring) = routes.iter().flat_map(|route| &route.rings).find(|ring| ring.ledger().lanes() < workers) {
+        if let Some(ring) =
+            routes.iter().flat_map(|route| &route.rings).find(|ring| ring.ledger().lanes() < workers)
+        {
             return Err(HttpError::Lanes { lanes: ring.ledger().lanes(), workers });
         }
         let stats = Arc::new(HttpStats::new(workers));
         let shared = Arc::new(shared(config, routes, Arc::clone(&stats))?);
         let on_listen = |source| HttpError::Listen { address: config.listen, source };
-        let (sockets, address) = listen::bind(config.listen, workers, config.share_port).map_err(on_listen)?;
+        let (sockets, address) =
+            listen::bind(config.listen, workers, config.share_port).map_err(on_listen)?;
 
         let (stop, stopped) = watch::channel(None);
         let mut server = Self { address, stats, stop, threads: Vec::with_capacity(workers) };
@@ -188,6 +191,9 @@ fn tell_open_files(max_connections: usize) {
         .find_map(|line| line.strip_prefix("Max open files"))
         .and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
     if let Some(open_files) = soft.filter(|open_files| *open_files < max_connections) {
-        info!(open_files, max_connections, "the limit of open files (ulimit -n) is below http.max_connections");
+        info!(
+            open_files,
+            max_connections, "the limit of open files (ulimit -n) is below http.max_connections"
+        );
     }
 }

@@ -96,7 +96,9 @@ impl Front {
         let Some(index) = found else { return Course::Refuse(answer::no_such_path()) };
         match parts.method {
             Method::GET | Method::HEAD | Method::POST if body.is_end_stream() => Course::Take(index),
-            Method::GET | Method::HEAD | Method::POST if body::announces_more(body, shared.max_body_bytes) => {
+            Method::GET | Method::HEAD | Method::POST
+                if body::announces_more(body, shared.max_body_bytes) =>
+            {
                 let answer = answer::body_too_long(shared.max_body_bytes);
                 Course::Refuse(self.with_cors(&parts.headers, answer))
             }

@@ -78,7 +78,8 @@ async fn a_batch_is_one_piece_on_the_wire_and_receipts_resolve_by_their_own_id()
         format!("SEND\ndestination:/queue/q\nx:1\\c2\nreceipt:{id}\ncontent-length:1\n\n{body}\0")
     };
     peer.expect(&[send(1, "a"), send(2, "b"), send(3, "c")].concat()).await;
-    peer.say("RECEIPT\nreceipt-id:3\n\n\0\nRECEIPT\nreceipt-id:nonsense\n\n\0RECEIPT\nreceipt-id:3\n\n\0").await;
+    peer.say("RECEIPT\nreceipt-id:3\n\n\0\nRECEIPT\nreceipt-id:nonsense\n\n\0RECEIPT\nreceipt-id:3\n\n\0")
+        .await;
     timeout(LIMIT, receipts.pop().unwrap()).await.unwrap().unwrap();
     // A RECEIPT says nothing of earlier frames.
     let first = receipts.remove(0);
@@ -201,7 +202,9 @@ async fn a_frame_that_cannot_be_encoded_fails_alone() {
 async fn the_window_holds_back_what_does_not_fit() {
     let broker = broker().await;
     broker.faults().withhold_receipts(Which::All);
-    for (window, sizes) in [(Window { frames: 2, bytes: 1000 }, [1, 1, 1]), (Window { frames: 9, bytes: 10 }, [4, 5, 2])] {
+    for (window, sizes) in
+        [(Window { frames: 2, bytes: 1000 }, [1, 1, 1]), (Window { frames: 9, bytes: 10 }, [4, 5, 2])]
+    {
         broker.faults().withhold_receipts(Which::All);
         let mut options = options();
         options.window = window;
@@ -301,8 +304,11 @@ async fn nobody_there_is_an_io_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = Client::connect(&format!("stomp://{address}/").parse().unwrap(), options()).await.unwrap_err();
-    assert!(matches!(&error, ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused));
+    let error =
+        Client::connect(&format!("stomp://{address}/").parse().unwrap(), options()).await.unwrap_err();
+    assert!(
+        matches!(&error, ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    );
     assert!(error.is_retryable());
 }
 
@@ -314,7 +320,8 @@ async fn messages_arrive_and_are_acknowledged_in_every_version() {
         options.session.versions = vec![version];
         let client = connect(&broker, options).await;
         assert_eq!(client.version(), version);
-        let receipts = client.send_batch((0..10).map(|n| Frame::send("/queue/q", n.to_string()))).await.unwrap();
+        let receipts =
+            client.send_batch((0..10).map(|n| Frame::send("/queue/q", n.to_string()))).await.unwrap();
         for receipt in receipts {
             receipt.await.unwrap();
         }

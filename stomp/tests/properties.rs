@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*, sample::select};
-use reference::{End, Parsed, Rules};
+use reference::{End, Parsed, Rules, variant};
 use stompwire::proto::{
     Command, DecodeError, Decoder, EncodeError, Encoder, Frame, Headers, Limits, Outbox, Version,
 };
@@ -237,27 +237,6 @@ fn on_arrival(frame: &Frame, content_length: bool) -> Parsed {
         parsed.headers.push(("content-length".into(), frame.body().len().to_string()));
     }
     parsed
-}
-
-fn variant(error: &DecodeError) -> &'static str {
-    match error {
-        DecodeError::UnknownCommand(_) => "UnknownCommand",
-        DecodeError::NoColon(_) => "NoColon",
-        DecodeError::EmptyHeaderName => "EmptyHeaderName",
-        DecodeError::BadEscape { .. } => "BadEscape",
-        DecodeError::StrayCarriageReturn => "StrayCarriageReturn",
-        DecodeError::NulInHead => "NulInHead",
-        DecodeError::NotUtf8 => "NotUtf8",
-        DecodeError::BadContentLength(_) => "BadContentLength",
-        DecodeError::BodyNotTerminated => "BodyNotTerminated",
-        DecodeError::UnexpectedBody(_) => "UnexpectedBody",
-        DecodeError::LineTooLong { .. } => "LineTooLong",
-        DecodeError::TooManyHeaders { .. } => "TooManyHeaders",
-        DecodeError::HeadTooLong { .. } => "HeadTooLong",
-        DecodeError::BodyTooLong { .. } => "BodyTooLong",
-        DecodeError::EolFlood { .. } => "EolFlood",
-        other => panic!("a new variant: {other:?}"),
-    }
 }
 
 /// The rules of item 13 and of bodies, in words as plain as can be.

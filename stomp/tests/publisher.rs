@@ -152,11 +152,8 @@ async fn a_lane_goes_on_to_the_next_broker() {
 
 #[tokio::test]
 async fn no_receipts_with_heart_beats_is_blocked_and_not_a_reason_to_reconnect() {
-    let broker = Broker::builder()
-        .heart_beat(HeartBeat::every(Duration::from_millis(100)))
-        .start()
-        .await
-        .unwrap();
+    let broker =
+        Broker::builder().heart_beat(HeartBeat::every(Duration::from_millis(100))).start().await.unwrap();
     let mut options = options(&[&broker.url()]);
     options.receipt_timeout = Duration::from_millis(300);
     let (publisher, mut outcomes) = Publisher::start(options).unwrap();

@@ -124,7 +124,10 @@ async fn a_passcode_with_a_backslash_needs_the_switch() {
     vhost.add_user(&user, "back\\slash\\n").unwrap();
     vhost.set_permissions(&user, ".*", ".*", ".*").unwrap();
     let url = vhost.stomp_url_as(&user, "back\\slash\\n");
-    assert!(connect(&url, ConnectOptions::default()).await.is_err(), "RabbitMQ does not unescape CONNECT any more");
+    assert!(
+        connect(&url, ConnectOptions::default()).await.is_err(),
+        "RabbitMQ does not unescape CONNECT any more"
+    );
     let mut options = ConnectOptions::default();
     options.session.escape_connect = true;
     connect(&url, options).await.unwrap();

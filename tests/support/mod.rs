@@ -19,7 +19,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A configuration with free ports and these overrides, as the environment would give them.
 pub(crate) fn config(overrides: &[(&str, &str)]) -> Config {
-    let always = [("BEACON_EDGE__HTTP__LISTEN", "127.0.0.1:0"), ("BEACON_EDGE__ADMIN__LISTEN", "127.0.0.1:0")];
+    let always =
+        [("BEACON_EDGE__HTTP__LISTEN", "127.0.0.1:0"), ("BEACON_EDGE__ADMIN__LISTEN", "127.0.0.1:0")];
     let env = always.iter().chain(overrides).map(|&(name, value)| (name.to_owned(), value.to_owned()));
     Config::load(None, env).unwrap()
 }
@@ -45,10 +46,14 @@ impl Browser {
 
     /// Sends the beacon of this sequence number, as GET, or as POST with the number in the body too. The status.
     pub(crate) fn beacon(&mut self, seq: u64, post: bool) -> std::io::Result<u16> {
-        let common = "Host: edge\r\nUser-Agent: Mozilla/5.0 (test)\r\nReferer: https://shop.example/\u{fc}\r\n";
+        let common =
+            "Host: edge\r\nUser-Agent: Mozilla/5.0 (test)\r\nReferer: https://shop.example/\u{fc}\r\n";
         let request = if post {
             let body = format!("{{\"seq\":{seq}}}");
-            format!("POST /b?seq={seq}&kind=post HTTP/1.1\r\n{common}Content-Length: {}\r\n\r\n{body}", body.len())
+            format!(
+                "POST /b?seq={seq}&kind=post HTTP/1.1\r\n{common}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
         } else {
             format!("GET /b.gif?seq={seq}&kind=get HTTP/1.1\r\n{common}\r\n")
         };
@@ -212,7 +217,8 @@ pub(crate) fn assert_conserved(metrics: &BTreeMap<String, f64>) {
         .filter(|(name, _)| name.starts_with("beacon_edge_beacons_dropped_total{destination=\"main\""))
         .map(|(_, value)| value)
         .sum();
-    let parts = value("confirmed_total") + value("on_ring") + value("in_batch") + value("in_flight") + dropped;
+    let parts =
+        value("confirmed_total") + value("on_ring") + value("in_batch") + value("in_flight") + dropped;
     assert_eq!(value("accepted_total"), parts, "{metrics:?}");
 }
 

@@ -90,7 +90,8 @@ impl Client {
         let encoder = driver.encoder();
         let task = tokio::spawn(driver.run()).abort_handle();
         let next_subscription = AtomicU64::new(1);
-        let shared = Shared { frames, bytes, window_bytes, connected, encoder, next_subscription, ended, task };
+        let shared =
+            Shared { frames, bytes, window_bytes, connected, encoder, next_subscription, ended, task };
         Ok(Self { shared: Arc::new(shared), commands })
     }
 
@@ -185,8 +186,13 @@ impl Client {
         let (sender, messages) = mpsc::channel(subscribe.prefetch.into());
         let (token, receipt) = Token::with_receipt(self.room(0).await.map_err(not_sent)?);
         let frame = subscribe.frame(&id);
-        let command =
-            Command::Subscribe { id: id.clone(), destination: subscribe.destination, frame, token, messages: sender };
+        let command = Command::Subscribe {
+            id: id.clone(),
+            destination: subscribe.destination,
+            frame,
+            token,
+            messages: sender,
+        };
         self.command(command).await.map_err(not_sent)?;
         receipt.await?;
         Ok(Subscription { client: self.clone(), id, messages })
@@ -250,7 +256,8 @@ impl Client {
         let permits = u32::try_from(len).ok().filter(|_| len <= window);
         let permits = permits.ok_or(SendError::TooLarge { len, window })?;
         let frames = Arc::clone(&self.shared.frames).acquire_owned().await.map_err(|_| self.closed())?;
-        let bytes = Arc::clone(&self.shared.bytes).acquire_many_owned(permits).await.map_err(|_| self.closed())?;
+        let bytes =
+            Arc::clone(&self.shared.bytes).acquire_many_owned(permits).await.map_err(|_| self.closed())?;
         Ok(Room { _frames: frames, _bytes: bytes })
     }
 

@@ -22,7 +22,8 @@ use super::{
     receipt::{Room, Token},
 };
 use crate::proto::{
-    ClientEvent, ClientOptions, ClientSession, Connected, Encoder, Frame, Headers, SendTemplate, SessionError, Time,
+    ClientEvent, ClientOptions, ClientSession, Connected, Encoder, Frame, Headers, SendTemplate,
+    SessionError, Time,
 };
 
 /// Room for one read. RECEIPTs are some 40 octets: one read takes 1,500 of them.
@@ -47,7 +48,9 @@ pub(crate) enum Command {
         messages: mpsc::Sender<Frame>,
     },
     /// Drain, disconnect and close.
-    Close { within: Duration },
+    Close {
+        within: Duration,
+    },
 }
 
 #[derive(Debug)]
@@ -279,7 +282,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             None => {
                 let destination = message.header("destination");
                 let mut routes = self.routes.iter();
-                routes.find(|(_, route)| Some(route.destination.as_str()) == destination).map(|(id, _)| id.clone())
+                routes
+                    .find(|(_, route)| Some(route.destination.as_str()) == destination)
+                    .map(|(id, _)| id.clone())
             }
         };
         // A message for a subscription just dropped is nothing unusual.

@@ -95,6 +95,7 @@ pub enum SendError {
 fn error_text(frame: &Frame) -> String {
     let message = frame.header("message").unwrap_or("(no message)");
     let body = String::from_utf8_lossy(frame.body());
-    let detail: String = body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    let detail: String =
+        body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     if detail.is_empty() || detail == message { message.into() } else { format!("{message}: {detail}") }
 }

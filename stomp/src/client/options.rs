@@ -36,7 +36,11 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { session: ClientOptions::default(), window: Window::default(), tcp_timeout: Duration::from_secs(5) }
+        Self {
+            session: ClientOptions::default(),
+            window: Window::default(),
+            tcp_timeout: Duration::from_secs(5),
+        }
     }
 }
 

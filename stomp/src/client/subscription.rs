@@ -40,7 +40,12 @@ impl Subscribe {
     /// A subscription to `destination`, acknowledged message by message, with at most 100 messages unacknowledged.
     #[must_use]
     pub fn to(destination: &str) -> Self {
-        Self { destination: destination.into(), prefetch: 100, ack: AckMode::default(), headers: Headers::new() }
+        Self {
+            destination: destination.into(),
+            prefetch: 100,
+            ack: AckMode::default(),
+            headers: Headers::new(),
+        }
     }
 
     /// Another way to acknowledge. With [`AckMode::Auto`] nothing holds the server back: if messages come faster than

@@ -162,12 +162,20 @@ mod tests {
             ("stomp://h", ("h", 61613, None, None, "/"), "stomp://h:61613/%2F"),
             ("stomp://h:1/", ("h", 1, None, None, "/"), "stomp://h:1/%2F"),
             ("stomp://u@h/%2F", ("h", 61613, Some("u"), None, "/"), "stomp://u@h:61613/%2F"),
-            ("stomp://u:a%40b%3A@h:2/v%2Fw", ("h", 2, Some("u"), Some("a@b:"), "v/w"), "stomp://u:***@h:2/v/w"),
+            (
+                "stomp://u:a%40b%3A@h:2/v%2Fw",
+                ("h", 2, Some("u"), Some("a@b:"), "v/w"),
+                "stomp://u:***@h:2/v/w",
+            ),
             ("stomp://[::1]:3/x", ("::1", 3, None, None, "x"), "stomp://[::1]:3/x"),
         ];
         for (text, expected, shown) in table {
             let url: BrokerUrl = text.parse().unwrap();
-            assert_eq!((url.host(), url.port(), url.login(), url.passcode(), url.vhost()), expected, "{text}");
+            assert_eq!(
+                (url.host(), url.port(), url.login(), url.passcode(), url.vhost()),
+                expected,
+                "{text}"
+            );
             assert_eq!(format!("{url:?}"), shown);
         }
     }
@@ -175,8 +183,16 @@ mod tests {
     #[test]
     fn bad_urls_say_what_would_be_right_and_repeat_nothing() {
         let bad = [
-            "", "stomp://", "localhost", "http://h", "stomps://h", "stomp://u:hunter2@h/a/b", "stomp://u:hunter2@h:99999",
-            "stomp://h/%FF", "stomp://u:hunter2@h:port/", "stomp://h/v?x=hunter2",
+            "",
+            "stomp://",
+            "localhost",
+            "http://h",
+            "stomps://h",
+            "stomp://u:hunter2@h/a/b",
+            "stomp://u:hunter2@h:99999",
+            "stomp://h/%FF",
+            "stomp://u:hunter2@h:port/",
+            "stomp://h/v?x=hunter2",
         ];
         for text in bad {
             let error = text.parse::<BrokerUrl>().unwrap_err().to_string();

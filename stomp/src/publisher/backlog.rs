@@ -71,7 +71,11 @@ impl<T> Backlog<T> {
     }
 
     /// Moves messages to `into` for as long as `fits` accepts them.
-    pub(super) fn pull(&self, into: &mut Vec<Retained<T>>, mut fits: impl FnMut(&Retained<T>) -> bool) -> Pull {
+    pub(super) fn pull(
+        &self,
+        into: &mut Vec<Retained<T>>,
+        mut fits: impl FnMut(&Retained<T>) -> bool,
+    ) -> Pull {
         let mut state = self.lock();
         while let Some(front) = state.waiting.front() {
             if !fits(front) {

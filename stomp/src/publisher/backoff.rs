@@ -41,7 +41,10 @@ mod tests {
         for (failures, bound) in [(1, 100), (2, 200), (5, 1600), (6, 2000), (u32::MAX, 2000)] {
             let bound = Duration::from_millis(bound);
             let pauses: Vec<Duration> = (0..50).map(|_| backoff.pause(failures)).collect();
-            assert!(pauses.iter().all(|&pause| bound / 4 <= pause && pause <= bound), "{failures}: {pauses:?}");
+            assert!(
+                pauses.iter().all(|&pause| bound / 4 <= pause && pause <= bound),
+                "{failures}: {pauses:?}"
+            );
             assert!(pauses.iter().any(|pause| pause != &pauses[0]), "no jitter");
         }
     }

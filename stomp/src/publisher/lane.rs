@@ -269,7 +269,9 @@ impl<T: Send + 'static> Lane<T> {
         for (key, result) in completions.drain(..) {
             let error = match result {
                 Ok(()) => None,
-                Err(Unconfirmed::NotSent(ConnectionError::Session(SessionError::Encode(error)))) => Some(error),
+                Err(Unconfirmed::NotSent(ConnectionError::Session(SessionError::Encode(error)))) => {
+                    Some(error)
+                }
                 Err(_) => continue,
             };
             let Some(InFlight { retained, .. }) = self.in_flight.remove(&key) else { continue };

@@ -1,7 +1,7 @@
 //! A second decoder, written to be obviously right rather than fast: one octet at a time, every line copied, nothing
 //! shared with the real one but the names of its types.
 
-use stompwire::proto::{Command, Limits, Version};
+use stompwire::proto::{Command, DecodeError, Limits, Version};
 
 /// What is in force.
 #[derive(Debug, Clone, Copy)]
@@ -223,4 +223,26 @@ fn unescape(text: &str, escapes: &str) -> Result<String, &'static str> {
 fn content_length(value: &str) -> Result<u64, &'static str> {
     let digits = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit());
     digits.then(|| value.parse().ok()).flatten().ok_or("BadContentLength")
+}
+
+/// The name of an error's variant, to be compared with [`End::Error`].
+pub(crate) fn variant(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::UnknownCommand(_) => "UnknownCommand",
+        DecodeError::NoColon(_) => "NoColon",
+        DecodeError::EmptyHeaderName => "EmptyHeaderName",
+        DecodeError::BadEscape { .. } => "BadEscape",
+        DecodeError::StrayCarriageReturn => "StrayCarriageReturn",
+        DecodeError::NulInHead => "NulInHead",
+        DecodeError::NotUtf8 => "NotUtf8",
+        DecodeError::BadContentLength(_) => "BadContentLength",
+        DecodeError::BodyNotTerminated => "BodyNotTerminated",
+        DecodeError::UnexpectedBody(_) => "UnexpectedBody",
+        DecodeError::LineTooLong { .. } => "LineTooLong",
+        DecodeError::TooManyHeaders { .. } => "TooManyHeaders",
+        DecodeError::HeadTooLong { .. } => "HeadTooLong",
+        DecodeError::BodyTooLong { .. } => "BodyTooLong",
+        DecodeError::EolFlood { .. } => "EolFlood",
+        other => panic!("a new variant: {other:?}"),
+    }
 }
