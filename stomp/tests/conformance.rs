@@ -16,6 +16,7 @@
 //! | `note` | why, or which implementation differs |
 //!
 //! Those of `encode.json` have `frame` and `out` (or `error`, a variant of `EncodeError`) instead.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -201,7 +202,7 @@ fn decode_vectors() -> impl Iterator<Item = DecodeVector> {
 
 fn load<T: DeserializeOwned>(name: &str) -> Vec<T> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/{name}.json"));
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(&path).expect("the file is part of the repository");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

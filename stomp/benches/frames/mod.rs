@@ -1,15 +1,10 @@
 //! The frames that are measured.
+#![allow(dead_code)] // each bench uses its part
 
 use bytes::{Bytes, BytesMut};
-use stompwire::{
-    Command, Frame, Version,
-    proto::{Encoder, Limits},
-};
+use stompwire::{Command, Frame, Version, proto::Encoder};
 
-/// Octets of [`message`] on the wire.
-pub(crate) const MESSAGE_LEN: usize = 342;
-
-/// A MESSAGE with five headers, as a broker delivers a beacon: [`MESSAGE_LEN`] octets.
+/// A MESSAGE with five headers, as a broker delivers a beacon: 342 octets.
 pub(crate) fn message() -> Frame {
     Frame::new(Command::Message)
         .with_header("subscription", "0")
@@ -43,7 +38,9 @@ pub(crate) fn wire(frame: &Frame, count: usize) -> BytesMut {
     wire
 }
 
-/// The default ones.
-pub(crate) fn limits() -> Limits {
-    Limits::default()
+/// [`message`] so many times on the wire.
+pub(crate) fn messages(count: usize) -> BytesMut {
+    let wire = wire(&message(), count);
+    assert_eq!(wire.len(), 342 * count);
+    wire
 }

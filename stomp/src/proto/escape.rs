@@ -88,9 +88,11 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    type Octets = &'static [u8];
+
     #[test]
     fn unescaping_is_one_pass() {
-        let table: [(Escaping, &[u8], Option<&[u8]>); 9] = [
+        let table: [(Escaping, Octets, Option<Octets>); 9] = [
             (Escaping::V1_2, br"a\\nb", Some(br"a\nb")),
             (Escaping::V1_2, br"\c\r\n\\", Some(b":\r\n\\")),
             (Escaping::V1_2, br"\t", None),
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_escaped_is_refused() {
-        let table: [(Escaping, &[u8], bool, Option<&[u8]>); 11] = [
+        let table: [(Escaping, Octets, bool, Option<Octets>); 11] = [
             (Escaping::V1_2, b"a\r\n:\\", false, Some(br"a\r\n\c\\")),
             (Escaping::V1_1, b"a\rb\n", false, Some(b"a\rb\\n")),
             (Escaping::V1_2, b"a\0", false, None),

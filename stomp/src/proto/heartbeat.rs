@@ -164,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_in_the_header_counts() {
+        let local = HeartBeat { send: Duration::from_micros(1500), receive: Duration::from_micros(2500) };
+        let remote = HeartBeat::every(ms(1));
+        let monitor = HeartBeatMonitor::negotiated(local, remote, 1.0, Time::ZERO);
+        assert_eq!((monitor.outgoing(), monitor.patience()), (Some(ms(2)), Some(ms(3))));
+    }
+
+    #[test]
     fn each_way_the_greater_period_unless_either_is_zero() {
         let table = [
             ((10, 20), (30, 40), Some(40), Some(30)),

@@ -41,6 +41,9 @@ fn disconnect_that_is_not_receipted() {
     pair.down.cut();
     pair.client.disconnect(pair.now).unwrap();
     let start = pair.now;
+    pair.run(secs(2));
+    pair.client.handle_timeout(pair.now).unwrap();
+    assert_eq!(pair.client.outbox_len(), 0, "called without need it sends nothing either");
     pair.run(secs(60));
     assert_eq!(pair.client_end, Some((SessionError::CloseTimeout(secs(5)), start + secs(5))));
     assert!(pair.up.log.ends_with(b"DISCONNECT\nreceipt:2\n\n\0"), "not even an end-of-line follows");
