@@ -33,7 +33,7 @@ bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some mi
 	$(CARGO) bench --locked -p stompwire
 
 t1: deps-bench ## CPU of the edge per beacon against nginx per request (some minutes; leave the machine alone)
-	sh loadtest/t1.sh
+	sh loadtest/t1.sh --rounds 7 --duration 8
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (10); needs a nightly toolchain and cargo-fuzz
 	cd stomp/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

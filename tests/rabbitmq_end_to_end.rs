@@ -93,6 +93,19 @@ fn one_beacon_a_message_when_asked_for() {
 }
 
 #[test]
+fn the_default_destination_declares_its_own_durable_queue() {
+    let vhost = shared().new_vhost().unwrap();
+    let (name, value) = brokers(&vhost.stomp_url());
+    let edge = Edge::start(&config(&[(name, &value)])).unwrap();
+    let answered = drive(edge.http_addr(), 100, 4, &AtomicBool::new(false));
+    until("all confirmed", || beacons(&edge).confirmed == 100);
+    // Declaring it again as durable would fail if it were anything else.
+    vhost.declare_queue(QUEUE, &QueueOptions::default()).unwrap();
+    assert_eq!(consume(&vhost.stomp_url(), QUEUE, QUIET).numbers(), answered);
+    assert!(edge.shutdown(LIMIT).is_clean());
+}
+
+#[test]
 fn a_broker_killed_and_restarted_in_the_middle_loses_nothing() {
     let node = Node::start().unwrap();
     let vhost = node.new_vhost().unwrap();

@@ -6,13 +6,18 @@ use stompwire::{Command, Frame, Version, proto::Encoder};
 
 /// A MESSAGE with five headers, as a broker delivers a beacon: 342 octets.
 pub(crate) fn message() -> Frame {
+    message_with(vec![b'j'; 194].into())
+}
+
+/// The same with a body of 194 octets.
+pub(crate) fn message_with(body: Bytes) -> Frame {
     Frame::new(Command::Message)
         .with_header("subscription", "0")
         .with_header("destination", "/queue/beacons")
         .with_header("message-id", "T_0@@session-x8Vn2mTqZ0bW1kq@@1")
         .with_header("content-type", "application/x-ndjson")
         .with_header("content-length", "194")
-        .with_body(vec![b'j'; 194])
+        .with_body(body)
 }
 
 /// The RECEIPT of one frame, as RabbitMQ writes it but for the line feed behind.
