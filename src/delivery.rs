@@ -243,6 +243,9 @@ async fn record(mut outcomes: Outcomes<u64>, name: String, ledger: Arc<Ledger>, 
                     readings.publish_seconds.observe(latency.as_secs_f64());
                     ledger.confirm(count);
                 }
+                Outcome::Abandoned { token: count, attempts: 0 } => {
+                    ledger.drop_beacons(DropReason::ShutdownUnsent, count);
+                }
                 Outcome::Abandoned { token: count, .. } => {
                     ledger.drop_beacons(DropReason::ShutdownInFlight, count);
                 }

@@ -227,7 +227,12 @@ impl fmt::Display for Report {
 }
 
 fn left_behind(seen: &Snapshot) -> u64 {
-    let at_shutdown = [DropReason::ShutdownOnRing, DropReason::ShutdownInBatch, DropReason::ShutdownInFlight];
+    let at_shutdown = [
+        DropReason::ShutdownOnRing,
+        DropReason::ShutdownInBatch,
+        DropReason::ShutdownUnsent,
+        DropReason::ShutdownInFlight,
+    ];
     seen.pending() + at_shutdown.map(|reason| seen.dropped_for(reason)).iter().sum::<u64>()
 }
 

@@ -28,6 +28,8 @@ pub enum DropReason {
     ShutdownOnRing,
     /// In a batch that was never sent when the shutdown deadline passed.
     ShutdownInBatch,
+    /// With the publisher, never sent, when the shutdown deadline passed.
+    ShutdownUnsent,
     /// It can never be sent as it is: a defect, since lines and headers are built here.
     Unencodable,
     /// Sent, but not confirmed, when the shutdown deadline passed: the broker may or may not have it.
@@ -43,11 +45,12 @@ enum Stage {
 
 impl DropReason {
     /// Every reason, in the order of the way of a beacon.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RingFull,
         Self::Evicted,
         Self::ShutdownOnRing,
         Self::ShutdownInBatch,
+        Self::ShutdownUnsent,
         Self::Unencodable,
         Self::ShutdownInFlight,
     ];
@@ -60,6 +63,7 @@ impl DropReason {
             Self::Evicted => "evicted",
             Self::ShutdownOnRing => "shutdown_on_ring",
             Self::ShutdownInBatch => "shutdown_in_batch",
+            Self::ShutdownUnsent => "shutdown_unsent",
             Self::Unencodable => "unencodable",
             Self::ShutdownInFlight => "shutdown_in_flight",
         }
@@ -69,7 +73,7 @@ impl DropReason {
         match self {
             Self::RingFull | Self::Evicted | Self::ShutdownOnRing => Stage::Ring,
             Self::ShutdownInBatch => Stage::Batch,
-            Self::Unencodable | Self::ShutdownInFlight => Stage::Flight,
+            Self::ShutdownUnsent | Self::Unencodable | Self::ShutdownInFlight => Stage::Flight,
         }
     }
 }

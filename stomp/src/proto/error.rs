@@ -110,7 +110,4 @@ pub enum EncodeError {
         /// The body's length in octets.
         actual: usize,
     },
-    /// A head over the hard limit of 1 GiB.
-    #[error("the headers are too long")]
-    HeadTooLong,
 }

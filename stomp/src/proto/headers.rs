@@ -17,6 +17,10 @@ pub struct Headers {
     plain: bool,
 }
 
+/// Room made at the first header, so that a usual frame grows its vectors once.
+const USUAL_HEADERS: usize = 8;
+const USUAL_TEXT: usize = 256;
+
 /// Where one header's name and value are in the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -90,6 +94,10 @@ impl Headers {
             self.table = Table::Growing(core::mem::take(spans).into_vec());
         }
         let (Text::Owned(text), Table::Growing(table)) = (&mut self.text, &mut self.table) else { return };
+        if table.capacity() == 0 {
+            table.reserve(USUAL_HEADERS);
+            text.reserve(USUAL_TEXT);
+        }
         let mut append = |part: &str, end: u8| {
             let start = offset(text.len());
             text.extend_from_slice(part.as_bytes());
