@@ -3,10 +3,10 @@ use core::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{ClientOptions, SessionError};
+use super::{ClientOptions, SessionError, link::Link};
 use crate::proto::{
-    Command, Decoder, Encoder, Frame, Headers, HeartBeat, HeartBeatMonitor, Outbox, Receipts, SendTemplate,
-    Time, Version, digits::Digits,
+    Command, Encoder, Frame, Headers, HeartBeat, HeartBeatMonitor, Outbox, Receipts, SendTemplate, Time,
+    Version, digits::Digits,
 };
 
 /// A client's side of one connection.
@@ -19,12 +19,8 @@ use crate::proto::{
 pub struct ClientSession<T> {
     options: ClientOptions,
     phase: Phase,
-    decoder: Decoder,
-    encoder: Encoder,
-    outbox: Outbox,
+    link: Link,
     receipts: Receipts<T>,
-    heart_beat: HeartBeatMonitor,
-    eols_counted_since: Time,
     failed: Option<SessionError>,
 }
 
@@ -94,16 +90,12 @@ impl<T> ClientSession<T> {
         let encoder = Encoder::new(Version::V1_2)
             .with_escaped_connect(options.escape_connect)
             .with_content_length(options.content_length);
-        let mut outbox = Outbox::new();
-        encoder.enqueue(&options.connect_frame(), &[], &mut outbox)?;
+        let mut link = Link::new(options.limits, encoder, now);
+        encoder.enqueue(&options.connect_frame(), &[], &mut link.outbox)?;
         Ok(Self {
             phase: Phase::Connecting { deadline: now.saturating_add(options.connect_timeout) },
-            decoder: Decoder::new(options.limits),
-            encoder,
-            outbox,
+            link,
             receipts: Receipts::default(),
-            heart_beat: HeartBeatMonitor::idle(now),
-            eols_counted_since: now,
             failed: None,
             options,
         })
@@ -111,27 +103,23 @@ impl<T> ClientSession<T> {
 
     /// What is to be written.
     pub fn outbox(&mut self) -> &mut Outbox {
-        &mut self.outbox
+        &mut self.link.outbox
     }
 
     /// Octets waiting to be written.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
-        self.outbox.remaining()
+        self.link.outbox.remaining()
     }
 
     /// The owner wrote some of the outbox.
     pub fn wrote(&mut self, now: Time) {
-        self.heart_beat.wrote(now);
+        self.link.wrote(now);
     }
 
     /// The owner read some octets.
     pub fn read(&mut self, now: Time) {
-        self.heart_beat.read(now);
-        if now.saturating_sub(self.eols_counted_since) >= Duration::from_secs(1) {
-            self.eols_counted_since = now;
-            self.decoder.forgive_eols();
-        }
+        self.link.read(now);
     }
 
     /// The next event in what was read; `None` when more octets are needed.
@@ -160,7 +148,7 @@ impl<T> ClientSession<T> {
     /// The caller's mistakes only; nothing was queued, the session goes on.
     pub fn send(&mut self, frame: &Frame) -> Result<(), SessionError> {
         self.check_sendable(frame)?;
-        Ok(self.encoder.enqueue(frame, &[], &mut self.outbox)?)
+        Ok(self.link.encoder.enqueue(frame, &[], &mut self.link.outbox)?)
     }
 
     /// Queues a frame that asks for a RECEIPT. The token comes back with [`ClientEvent::Receipt`], with
@@ -174,7 +162,7 @@ impl<T> ClientSession<T> {
         }
         let mut digits = Digits::default();
         let receipt = [("receipt", digits.of(self.receipts.next_id()))];
-        match self.encoder.enqueue(frame, &receipt, &mut self.outbox) {
+        match self.link.encoder.enqueue(frame, &receipt, &mut self.link.outbox) {
             Ok(()) => {
                 self.receipts.insert(token, now);
                 Ok(())
@@ -204,7 +192,7 @@ impl<T> ClientSession<T> {
         }
         let mut digits = Digits::default();
         let receipt = digits.of(self.receipts.next_id());
-        let result = template.enqueue_with_receipt(receipt, headers, body, &mut self.outbox);
+        let result = template.enqueue_with_receipt(receipt, headers, body, &mut self.link.outbox);
         match result {
             Ok(()) => {
                 self.receipts.insert(token, now);
@@ -226,7 +214,7 @@ impl<T> ClientSession<T> {
         // The id is this session's own: no token waits for it.
         let receipt = self.receipts.next_id();
         let frame = Frame::new(Command::Disconnect).with_header("receipt", &receipt.to_string());
-        self.encoder.enqueue(&frame, &[], &mut self.outbox)?;
+        self.link.encoder.enqueue(&frame, &[], &mut self.link.outbox)?;
         self.phase = Phase::Closing { receipt, deadline: now.saturating_add(self.options.close_timeout) };
         Ok(())
     }
@@ -240,13 +228,13 @@ impl<T> ClientSession<T> {
             Phase::Closed => return None,
         };
         // While something waits to be written the write itself is the sign of life.
-        let may_send = self.phase == Phase::Open && !self.outbox.has_remaining();
-        let send = if may_send { self.heart_beat.send_at() } else { None };
+        let may_send = self.phase == Phase::Open && !self.link.outbox.has_remaining();
+        let send = if may_send { self.link.heart_beat.send_at() } else { None };
         let receipt = self
             .options
             .receipt_timeout
             .and_then(|timeout| self.receipts.oldest_since().map(|since| since.saturating_add(timeout)));
-        [phase, send, self.heart_beat.dead_at(), receipt].into_iter().flatten().min()
+        [phase, send, self.link.heart_beat.dead_at(), receipt].into_iter().flatten().min()
     }
 
     /// Acts on the time: queues a heart-beat, or finds that the peer is gone.
@@ -264,12 +252,12 @@ impl<T> ClientSession<T> {
             Phase::Closed => return Ok(()),
             _ => {}
         }
-        if self.heart_beat.dead_at().is_some_and(|at| now >= at) {
-            return Err(SessionError::PeerSilent(self.heart_beat.silence(now)));
+        if self.link.heart_beat.dead_at().is_some_and(|at| now >= at) {
+            return Err(SessionError::PeerSilent(self.link.heart_beat.silence(now)));
         }
-        let may_send = self.phase == Phase::Open && !self.outbox.has_remaining();
-        if may_send && self.heart_beat.send_at().is_some_and(|at| now >= at) {
-            self.outbox.push_eol();
+        let may_send = self.phase == Phase::Open && !self.link.outbox.has_remaining();
+        if may_send && self.link.heart_beat.send_at().is_some_and(|at| now >= at) {
+            self.link.outbox.push_eol();
         }
         Ok(())
     }
@@ -296,7 +284,7 @@ impl<T> ClientSession<T> {
     /// How long ago the server last gave a sign of life.
     #[must_use]
     pub fn silence(&self, now: Time) -> Duration {
-        self.heart_beat.silence(now)
+        self.link.heart_beat.silence(now)
     }
 
     /// Whether frames can be sent.
@@ -308,20 +296,20 @@ impl<T> ClientSession<T> {
     /// The version in force (1.2 before the handshake is done).
     #[must_use]
     pub const fn version(&self) -> Version {
-        self.encoder.version()
+        self.link.encoder.version()
     }
 
     /// The encoder in force, for a [`SendTemplate`].
     #[must_use]
     pub const fn encoder(&self) -> &Encoder {
-        &self.encoder
+        &self.link.encoder
     }
 
     fn advance(&mut self, input: &mut BytesMut, now: Time) -> Result<Option<ClientEvent<T>>, SessionError> {
         if self.phase == Phase::Closed {
             return Ok(None);
         }
-        let Some(frame) = self.decoder.decode(input)? else { return Ok(None) };
+        let Some(frame) = self.link.decoder.decode(input)? else { return Ok(None) };
         let connecting = matches!(self.phase, Phase::Connecting { .. });
         match frame.command() {
             Command::Connected if connecting => self.connected(&frame, now).map(Some),
@@ -363,16 +351,15 @@ impl<T> ClientSession<T> {
             _ => HeartBeat::NONE,
         };
         self.phase = Phase::Open;
-        self.decoder.set_version(version);
-        self.encoder = self.encoder.with_version(version);
-        self.heart_beat =
+        self.link.agree_on(version);
+        self.link.heart_beat =
             HeartBeatMonitor::negotiated(self.options.heart_beat, remote, self.options.heart_beat_grace, now);
         Ok(ClientEvent::Connected(Connected {
             version,
             server: frame.header("server").map(Into::into),
             session: frame.header("session").map(Into::into),
-            sends_every: self.heart_beat.outgoing(),
-            server_patience: self.heart_beat.patience(),
+            sends_every: self.link.heart_beat.outgoing(),
+            server_patience: self.link.heart_beat.patience(),
         }))
     }
 

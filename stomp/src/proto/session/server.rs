@@ -3,10 +3,8 @@ use core::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
-use super::SessionError;
-use crate::proto::{
-    Command, Decoder, Encoder, Frame, HeartBeat, HeartBeatMonitor, Limits, Outbox, Time, Version,
-};
+use super::{SessionError, link::Link};
+use crate::proto::{Command, Encoder, Frame, HeartBeat, HeartBeatMonitor, Limits, Outbox, Time, Version};
 
 /// How a server introduces itself, and how long it waits.
 #[derive(Debug, Clone)]
@@ -45,12 +43,8 @@ impl Default for ServerOptions {
 pub struct ServerSession {
     options: ServerOptions,
     phase: Phase,
-    decoder: Decoder,
-    encoder: Encoder,
-    outbox: Outbox,
-    heart_beat: HeartBeatMonitor,
+    link: Link,
     client_heart_beat: HeartBeat,
-    eols_counted_since: Time,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,39 +76,31 @@ impl ServerSession {
     pub fn new(options: ServerOptions, now: Time) -> Self {
         Self {
             phase: Phase::Waiting { deadline: now.saturating_add(options.connect_timeout) },
-            decoder: Decoder::new(options.limits),
-            encoder: Encoder::new(Version::V1_2),
-            outbox: Outbox::new(),
-            heart_beat: HeartBeatMonitor::idle(now),
+            link: Link::new(options.limits, Encoder::new(Version::V1_2), now),
             client_heart_beat: HeartBeat::NONE,
-            eols_counted_since: now,
             options,
         }
     }
 
     /// What is to be written.
     pub fn outbox(&mut self) -> &mut Outbox {
-        &mut self.outbox
+        &mut self.link.outbox
     }
 
     /// Octets waiting to be written.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
-        self.outbox.remaining()
+        self.link.outbox.remaining()
     }
 
     /// The owner wrote some of the outbox.
     pub fn wrote(&mut self, now: Time) {
-        self.heart_beat.wrote(now);
+        self.link.wrote(now);
     }
 
     /// The owner read some octets.
     pub fn read(&mut self, now: Time) {
-        self.heart_beat.read(now);
-        if now.saturating_sub(self.eols_counted_since) >= Duration::from_secs(1) {
-            self.eols_counted_since = now;
-            self.decoder.forgive_eols();
-        }
+        self.link.read(now);
     }
 
     /// The next event in what was read; `None` when more octets are needed or the session is closed.
@@ -125,7 +111,7 @@ impl ServerSession {
         if matches!(self.phase, Phase::Closed | Phase::Asked) {
             return Ok(None);
         }
-        let Some(frame) = self.decoder.decode(input)? else { return Ok(None) };
+        let Some(frame) = self.link.decoder.decode(input)? else { return Ok(None) };
         let waiting = matches!(self.phase, Phase::Waiting { .. });
         match frame.command() {
             Command::Connect | Command::Stomp if waiting => self.connect(frame).map(Some),
@@ -149,7 +135,7 @@ impl ServerSession {
         if self.phase != Phase::Asked {
             return Err(SessionError::NotOpen);
         }
-        let version = self.encoder.version();
+        let version = self.link.encoder.version();
         let mut frame = Frame::new(Command::Connected).with_header("session", session);
         if version > Version::V1_0 {
             frame = frame
@@ -157,9 +143,9 @@ impl ServerSession {
                 .with_header("heart-beat", &alloc::format!("{}", self.options.heart_beat))
                 .with_header("server", &self.options.server);
         }
-        self.encoder.enqueue(&frame, &[], &mut self.outbox)?;
+        self.link.encoder.enqueue(&frame, &[], &mut self.link.outbox)?;
         self.phase = Phase::Open;
-        self.heart_beat = HeartBeatMonitor::negotiated(
+        self.link.heart_beat = HeartBeatMonitor::negotiated(
             self.options.heart_beat,
             self.client_heart_beat,
             self.options.heart_beat_grace,
@@ -176,7 +162,7 @@ impl ServerSession {
         if self.phase != Phase::Open {
             return Err(SessionError::NotOpen);
         }
-        Ok(self.encoder.enqueue(frame, &[], &mut self.outbox)?)
+        Ok(self.link.encoder.enqueue(frame, &[], &mut self.link.outbox)?)
     }
 
     /// Queues the RECEIPT that `frame` asked for, if it did.
@@ -211,9 +197,9 @@ impl ServerSession {
             frame.headers_mut().push("receipt-id", id);
         }
         // Cannot fail but for an id that cannot be written; the message matters more than the id.
-        if self.encoder.enqueue(&frame, &[], &mut self.outbox).is_err() {
+        if self.link.encoder.enqueue(&frame, &[], &mut self.link.outbox).is_err() {
             let bare = Frame::new(Command::Error).with_header("message", "error");
-            self.encoder.enqueue(&bare, &[], &mut self.outbox).unwrap_or_default();
+            self.link.encoder.enqueue(&bare, &[], &mut self.link.outbox).unwrap_or_default();
         }
         self.phase = Phase::Closed;
     }
@@ -225,8 +211,9 @@ impl ServerSession {
             Phase::Waiting { deadline } => Some(deadline),
             Phase::Asked | Phase::Closed => None,
             Phase::Open => {
-                let send = if self.outbox.has_remaining() { None } else { self.heart_beat.send_at() };
-                [send, self.heart_beat.dead_at()].into_iter().flatten().min()
+                let send =
+                    if self.link.outbox.has_remaining() { None } else { self.link.heart_beat.send_at() };
+                [send, self.link.heart_beat.dead_at()].into_iter().flatten().min()
             }
         }
     }
@@ -243,11 +230,11 @@ impl ServerSession {
             Phase::Open => {}
             _ => return Ok(()),
         }
-        if self.heart_beat.dead_at().is_some_and(|at| now >= at) {
-            return Err(SessionError::PeerSilent(self.heart_beat.silence(now)));
+        if self.link.heart_beat.dead_at().is_some_and(|at| now >= at) {
+            return Err(SessionError::PeerSilent(self.link.heart_beat.silence(now)));
         }
-        if !self.outbox.has_remaining() && self.heart_beat.send_at().is_some_and(|at| now >= at) {
-            self.outbox.push_eol();
+        if !self.link.outbox.has_remaining() && self.link.heart_beat.send_at().is_some_and(|at| now >= at) {
+            self.link.outbox.push_eol();
         }
         Ok(())
     }
@@ -261,7 +248,7 @@ impl ServerSession {
     /// The version in force.
     #[must_use]
     pub const fn version(&self) -> Version {
-        self.encoder.version()
+        self.link.encoder.version()
     }
 
     fn connect(&mut self, frame: Frame) -> Result<ServerEvent, SessionError> {
@@ -282,8 +269,7 @@ impl ServerSession {
             }
             _ => HeartBeat::NONE,
         };
-        self.decoder.set_version(version);
-        self.encoder = self.encoder.with_version(version);
+        self.link.agree_on(version);
         self.phase = Phase::Asked;
         Ok(ServerEvent::Connect(frame))
     }
