@@ -8,8 +8,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked -p beacon-edge -p loadtest
+# PROFILE=dist measures the edge as it is packaged (fat link-time optimisation; takes minutes to build).
+profile=${PROFILE:-release}
+cargo build --profile "$profile" --locked -p beacon-edge
+cargo build --release --locked -p loadtest
 cargo build --release --locked -p rabbitmq-node --example node
+edge_target=${CARGO_TARGET_DIR:-target}/$profile
 target=${CARGO_TARGET_DIR:-target}/release
 
 work=$(mktemp -d)
@@ -43,7 +47,7 @@ export BEACON_EDGE__HTTP__LISTEN=127.0.0.1:0 BEACON_EDGE__ADMIN__LISTEN=127.0.0.
 export BEACON_EDGE__HTTP__WORKERS="${WORKERS:-1}"
 export BEACON_EDGE__DESTINATIONS__MAIN__BROKERS="[\"$url\"]"
 export BEACON_EDGE__DESTINATIONS__MAIN__DESTINATION=/amq/queue/beacons
-"$target/beacon-edge" 2>"$work/log" 9>&- &
+"$edge_target/beacon-edge" 2>"$work/log" 9>&- &
 edge=$!
 tries=0
 until grep -q ' serves ' "$work/log"; do
