@@ -103,11 +103,11 @@ impl Packer {
     }
 }
 
-/// The thread of one destination.
+/// The thread of one destination. Dropped, it finishes by itself.
 #[derive(Debug)]
 pub struct Batcher {
     finish: Arc<AtomicBool>,
-    thread: thread::JoinHandle<()>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Batcher {
@@ -127,7 +127,7 @@ impl Batcher {
         let thread = thread::Builder::new()
             .name(format!("batch-{name}"))
             .spawn(move || run(&ring, limits, &batches, &seen))?;
-        Ok(Self { finish, thread })
+        Ok(Self { finish, thread: Some(thread) })
     }
 
     /// Packs what is still on the ring, then ends. Nothing may be offered to the ring any more. When the receiver of the
@@ -137,10 +137,16 @@ impl Batcher {
     }
 
     /// Waits for the thread.
-    pub fn join(self) {
-        if self.thread.join().is_err() {
+    pub fn join(mut self) {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("a batcher thread panicked; this is a defect in beacon-edge, please report it");
         }
+    }
+}
+
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -256,6 +262,17 @@ mod tests {
             assert_eq!(ring.level().beacons, 0);
             assert_eq!(ring.level().bytes, 0);
             assert_eq!(ring.ledger().snapshot().in_flight, 5);
+        }
+    }
+
+    #[test]
+    fn a_dropped_batcher_ends() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        drop(Batcher::start("test", ring(), limits(2, 100), sender).unwrap());
+        let start = std::time::Instant::now();
+        while receiver.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
+            assert!(start.elapsed() < Duration::from_secs(10), "its thread still holds the sender");
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

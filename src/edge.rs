@@ -44,7 +44,7 @@ pub struct Edge {
     draining: Arc<AtomicBool>,
 }
 
-/// Why an edge did not start. Nothing is left running.
+/// Why an edge did not start. What was started already ends by itself, within a second.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

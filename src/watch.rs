@@ -19,11 +19,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// At most one warning per destination in this time.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The running thread.
+/// The running thread. Dropped, it stops by itself.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<()>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Watch {
@@ -42,16 +42,28 @@ impl Watch {
                 watched.iter_mut().for_each(|watched| watched.look(now));
             }
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Stops after a last look.
-    pub fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.thread().unpark();
-        if self.thread.join().is_err() {
+    /// Stops after a last look, and waits for it.
+    pub fn stop(mut self) {
+        self.signal();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the watch thread panicked; this is a defect in beacon-edge, please report it");
         }
+    }
+
+    fn signal(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.signal();
     }
 }
 

@@ -153,7 +153,7 @@ pub struct DestinationConfig {
     /// Most octets of frames without a receipt, a connection.
     #[serde(with = "octets")]
     pub window_bytes: usize,
-    /// How long to wait for a receipt before the connection is given up.
+    /// The age of an unreceipted message at which the connection is looked at: given up, or found blocked.
     #[serde(with = "duration")]
     pub receipt_timeout: Duration,
     /// How long connecting may take, up to CONNECTED.
