@@ -188,7 +188,8 @@ fn an_absent_broker_delays_and_a_late_one_is_found() {
     let node = Node::start().unwrap();
     let vhost = node.new_vhost().unwrap();
     vhost.declare_queue(QUEUE, &QueueOptions::default()).unwrap();
-    node.kill().unwrap();
+    // In good order: the subject is its absence, not what a crash does to a queue that was just declared.
+    node.stop().unwrap();
 
     let edge = edge(&vhost.stomp_url(), &[]);
     let (http, admin) = (edge.http_addr(), edge.admin_addr().unwrap());

@@ -192,3 +192,16 @@ fn a_start_that_fails_says_why() {
     let late = Node::builder().start_limit(Duration::from_millis(300)).start().unwrap_err().to_string();
     assert!(late.contains("not up within 300ms"), "{late}");
 }
+
+#[test]
+fn a_durable_queue_declared_just_before_a_kill_is_there_again() {
+    let node = Node::start().unwrap();
+    let vhost = node.new_vhost().unwrap();
+    for round in 0..4 {
+        let queue = format!("q{round}");
+        vhost.declare_queue(&queue, &QueueOptions::default()).unwrap();
+        node.kill().unwrap();
+        node.start_again().unwrap();
+        assert_eq!(vhost.queue_depth(&queue).unwrap(), 0);
+    }
+}
