@@ -3,9 +3,9 @@
 //! | part | feature | what it is |
 //! |---|---|---|
 //! | [`proto`] | always | frames, decoder, encoder and session without sockets, clock or runtime (`no_std` + alloc) |
-//! | [`client`] | `client` | an async client on tokio: receipts pipelined in a window, reading and writing independent |
-//! | [`publisher`] | `client` | confirmed publishing over several connections: each message kept until its own RECEIPT |
-//! | [`codec`] | `client` | the decoder and encoder as a `tokio_util` codec, for transports of your own |
+//! | [`client`] | `tokio` | an async client on tokio: receipts pipelined in a window, reading and writing independent |
+//! | [`publisher`] | `tokio` | confirmed publishing over several connections: each message kept until its own RECEIPT |
+//! | [`codec`] | `tokio` | the decoder and encoder as a `tokio_util` codec, for transports of your own |
 //! | [`broker`] | `broker` | an in-memory broker for first runs and tests; not for production |
 //!
 //! The crate knows nothing of what the messages mean, and nothing of one broker in particular; where RabbitMQ
@@ -18,14 +18,20 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(feature = "tokio")]
+mod backoff;
 #[cfg(feature = "broker")]
 pub mod broker;
-#[cfg(feature = "client")]
+#[cfg(feature = "tokio")]
 pub mod client;
-#[cfg(feature = "client")]
+#[cfg(feature = "tokio")]
 pub mod codec;
+#[cfg(any(feature = "tokio", feature = "broker"))]
+mod log;
 pub mod proto;
-#[cfg(feature = "client")]
+#[cfg(feature = "tokio")]
 pub mod publisher;
 
+#[cfg(feature = "tokio")]
+pub use backoff::Backoff;
 pub use proto::{Command, Frame, Headers, Version};

@@ -1,5 +1,5 @@
 //! The client against a peer that plays a script (octets asserted) and against the broker of this crate (faults).
-#![cfg(all(feature = "client", feature = "broker"))]
+#![cfg(all(feature = "tokio", feature = "broker"))]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The publisher against the broker of this crate, with faults: nothing is lost, ids stay, states are told.
-#![cfg(all(feature = "client", feature = "broker"))]
+#![cfg(all(feature = "tokio", feature = "broker"))]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 use std::{

@@ -1,5 +1,5 @@
 //! What the client and the publisher rely on, seen on a live RabbitMQ.
-#![cfg(feature = "client")]
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 use std::{

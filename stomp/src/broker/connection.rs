@@ -84,7 +84,7 @@ enum Woken {
 /// Serves one client until either side is done.
 pub(super) async fn serve(mut connection: Connection, mut stream: TcpStream) {
     let ending = connection.drive(&mut stream).await;
-    tracing::debug!(connection = connection.id, ?ending, "connection ends");
+    crate::log::debug!(connection = connection.id, ?ending, "connection ends");
     let linger = if connection.control_seen.stopping { LINGER / 5 } else { LINGER };
     // What it held goes back before the client can see the end.
     drop(connection);
@@ -125,7 +125,7 @@ impl Connection {
 
     /// Answers ERROR and begins the end. `culprit` is the frame at fault.
     pub(super) fn fail(&mut self, message: &str, culprit: Option<&Frame>) {
-        tracing::debug!(connection = self.id, message, "answered with ERROR");
+        crate::log::debug!(connection = self.id, message, "answered with ERROR");
         self.session.error(message, culprit);
         self.finish();
     }

@@ -115,7 +115,7 @@ impl Delivery {
         session: &mut ServerSession,
     ) {
         if let Some(error) = error {
-            tracing::debug!(%error, "a header is left out for a client of an older version");
+            crate::log::debug!(%error, "a header is left out for a client of an older version");
         }
         let headers: Headers = self
             .message
@@ -132,7 +132,7 @@ impl Delivery {
             .collect();
         let frame = Frame::from_parts(Command::Message, headers, self.message.frame.body().clone());
         if let Err(error) = encoder.enqueue(&frame, added, session.outbox()) {
-            tracing::debug!(%error, "a message is not written");
+            crate::log::debug!(%error, "a message is not written");
         }
     }
 }

@@ -105,7 +105,7 @@ fn write(id: &str, control: &Control, session: &mut ServerSession) {
         let receipt = Frame::new(Command::Receipt);
         // What came in this version can be written in it.
         if let Err(error) = encoder.enqueue(&receipt, &[("receipt-id", id)], session.outbox()) {
-            tracing::debug!(%error, "a receipt cannot be written");
+            crate::log::debug!(%error, "a receipt cannot be written");
         }
     }
 }

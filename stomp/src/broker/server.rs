@@ -82,7 +82,7 @@ impl BrokerBuilder {
             options: self.options,
             faults: Faults::new(),
         });
-        tracing::debug!(address = %shared.address, "the in-memory broker listens");
+        crate::log::debug!(address = %shared.address, "the in-memory broker listens");
         let listener =
             Listener { listener: Some(listener), connections: JoinSet::new(), shared: Arc::clone(&shared) };
         Ok(Broker { handle: BrokerHandle::new(shared), listener: tokio::spawn(listener.run()) })
@@ -110,9 +110,11 @@ impl Broker {
     pub async fn shutdown(mut self) {
         self.handle.faults().stop();
         match timeout(SHUTDOWN, &mut self.listener).await {
-            Ok(Err(error)) if error.is_panic() => tracing::error!(%error, "the broker's listener panicked"),
+            Ok(Err(error)) if error.is_panic() => {
+                crate::log::error!(%error, "the broker's listener panicked");
+            }
             Ok(_) => {}
-            Err(_) => tracing::warn!("connections of the in-memory broker were cut off"),
+            Err(_) => crate::log::warn!("connections of the in-memory broker were cut off"),
         }
     }
 }
@@ -160,7 +162,7 @@ impl Listener {
                 accepted = accept(self.listener.as_ref()) => match accepted {
                     Ok((stream, address)) => self.admit(stream, address, control.borrow().admission),
                     Err(error) => {
-                        tracing::debug!(%error, "accept failed");
+                        crate::log::debug!(%error, "accept failed");
                         sleep(AGAIN).await;
                     }
                 },
@@ -180,7 +182,7 @@ impl Listener {
         } else if self.listener.is_none() {
             match TcpListener::bind(self.shared.address).await {
                 Ok(listener) => self.listener = Some(listener),
-                Err(error) => tracing::debug!(%error, "the port cannot be opened again yet"),
+                Err(error) => crate::log::debug!(%error, "the port cannot be opened again yet"),
             }
         }
     }
@@ -193,7 +195,7 @@ impl Listener {
             // If the client is gone there is nothing to reset.
             stream.set_zero_linger().unwrap_or_default();
         } else if self.connections.len() >= self.shared.options.max_connections {
-            tracing::debug!(%address, "closed at once: as many connections as there may be");
+            crate::log::debug!(%address, "closed at once: as many connections as there may be");
         } else {
             // Without it small frames wait for the client's acknowledgements; if it fails they do.
             stream.set_nodelay(true).unwrap_or_default();
@@ -213,6 +215,6 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection of the in-memory broker failed");
+        crate::log::error!(%error, "a connection of the in-memory broker failed");
     }
 }

@@ -330,7 +330,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 drop(room);
                 // Without a receipt nobody can be told; the caller chose so. Mistakes are worth a word.
                 if let Err(error) = self.session.send(frame) {
-                    tracing::warn!(command = %frame.command(), %error, "a frame was not sent");
+                    crate::log::warn!(command = %frame.command(), %error, "a frame was not sent");
                 }
                 return;
             }

@@ -111,9 +111,9 @@ impl<T: Send + 'static> Lane<T> {
             let pause = shared.options.backoff.pause(self.failures);
             // A state that lasts is logged once.
             if cause == last_cause {
-                tracing::debug!(%broker, cause, ?pause, "still no connection to the broker");
+                crate::log::debug!(%broker, cause, ?pause, "still no connection to the broker");
             } else {
-                tracing::warn!(%broker, cause, ?pause, "no connection to the broker; its unconfirmed messages will be sent again");
+                crate::log::warn!(%broker, cause, ?pause, "no connection to the broker; its unconfirmed messages will be sent again");
                 last_cause.clone_from(&cause);
             }
             shared.board.update(self.index, |status| status.last_error = Some(cause));
@@ -143,7 +143,7 @@ impl<T: Send + 'static> Lane<T> {
             Ok(client) => client,
             Err(cause) => return End::Lost(cause),
         };
-        tracing::info!(
+        crate::log::info!(
             %broker,
             server = client.connected().server.as_deref().unwrap_or("?"),
             version = %client.version(),

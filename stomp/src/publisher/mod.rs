@@ -12,7 +12,6 @@
 //! nothing, so the others carry the load without anyone deciding so.
 
 mod backlog;
-mod backoff;
 mod lane;
 mod options;
 mod status;
@@ -34,7 +33,7 @@ use self::{
 };
 use crate::{Headers, proto::EncodeError};
 
-pub use backoff::Backoff;
+pub use crate::backoff::Backoff;
 pub use options::PublisherOptions;
 pub use status::{Board, LaneState, LaneStatus, Totals};
 
