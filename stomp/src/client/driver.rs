@@ -262,7 +262,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             ClientEvent::Connected(connected) => self.connected = Some(connected),
             ClientEvent::Receipt(token) => token.resolve(Ok(())),
             ClientEvent::StrayReceipt => {}
-            ClientEvent::Message(frame) => self.deliver(frame)?,
+            ClientEvent::Message { frame, .. } | ClientEvent::StrayMessage(frame) => self.deliver(frame)?,
             ClientEvent::Error { frame, token } => {
                 let frame = Arc::new(frame);
                 if let Some(token) = token {

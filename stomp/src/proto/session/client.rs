@@ -1,9 +1,12 @@
-use alloc::string::{String, ToString};
+use alloc::{
+    collections::BTreeSet,
+    string::{String, ToString},
+};
 use core::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{ClientOptions, SessionError, link::Link};
+use super::{ClientOptions, SessionError, Subscribe, Verdict, link::Link, subscription::Subscriptions};
 use crate::proto::{
     Command, Encoder, Frame, Headers, HeartBeat, HeartBeatMonitor, Outbox, Receipts, SendTemplate, Time,
     Version, digits::Digits,
@@ -21,8 +24,13 @@ pub struct ClientSession<T> {
     phase: Phase,
     link: Link,
     receipts: Receipts<T>,
+    subscriptions: Subscriptions,
+    transactions: BTreeSet<u64>,
     failed: Option<SessionError>,
 }
+
+/// A frame that was not queued: why, and the token that came with it. Always the caller's mistake; the session goes on.
+pub type Refused<T> = (SessionError, Option<T>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -65,7 +73,14 @@ pub enum ClientEvent<T> {
     /// A RECEIPT for nothing that waits: late, repeated or invented. Harmless.
     StrayReceipt,
     /// A message for a subscription.
-    Message(Frame),
+    Message {
+        /// The number the subscription was made under.
+        subscription: u64,
+        /// The MESSAGE frame.
+        frame: Frame,
+    },
+    /// A message for no subscription of this session. Nothing unusual: it was under way when UNSUBSCRIBE went out.
+    StrayMessage(Frame),
     /// The server gave up on the connection. If the frame names the receipt of the frame at fault, its token is here.
     Error {
         /// The ERROR frame.
@@ -96,6 +111,8 @@ impl<T> ClientSession<T> {
             phase: Phase::Connecting { deadline: now.saturating_add(options.connect_timeout) },
             link,
             receipts: Receipts::default(),
+            subscriptions: Subscriptions::default(),
+            transactions: BTreeSet::new(),
             failed: None,
             options,
         })
@@ -144,11 +161,13 @@ impl<T> ClientSession<T> {
 
     /// Queues a frame. Whoever wants to know that it was processed uses [`ClientSession::send_with_receipt`].
     ///
+    /// SUBSCRIBE, ACK, BEGIN and the like may be sent this way too; the session then knows nothing of the subscription or
+    /// transaction, and messages of it come as [`ClientEvent::StrayMessage`].
+    ///
     /// # Errors
     /// The caller's mistakes only; nothing was queued, the session goes on.
     pub fn send(&mut self, frame: &Frame) -> Result<(), SessionError> {
-        self.check_sendable(frame)?;
-        Ok(self.link.encoder.enqueue(frame, &[], &mut self.link.outbox)?)
+        self.queue(frame, None, None, Time::ZERO).map_err(|(error, _)| error)
     }
 
     /// Queues a frame that asks for a RECEIPT. The token comes back with [`ClientEvent::Receipt`], with
@@ -157,18 +176,105 @@ impl<T> ClientSession<T> {
     /// # Errors
     /// The caller's mistakes only; the token is handed back, nothing was queued, the session goes on.
     pub fn send_with_receipt(&mut self, frame: &Frame, token: T, now: Time) -> Result<(), (SessionError, T)> {
-        if let Err(error) = self.check_sendable(frame) {
+        self.queue(frame, None, Some(token), now)
+            .map_err(|(error, token)| (error, token.expect("`queue` hands the token back with the error")))
+    }
+
+    /// Queues a frame as part of an open transaction (header `transaction`). With a token it asks for a RECEIPT.
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::NoTransaction`].
+    pub fn send_in(
+        &mut self,
+        transaction: u64,
+        frame: &Frame,
+        token: Option<T>,
+        now: Time,
+    ) -> Result<(), Refused<T>> {
+        self.queue(frame, Some(transaction), token, now)
+    }
+
+    /// Queues SUBSCRIBE. `id`, the caller's, is unique on this connection; messages come with it.
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::SubscriptionExists`].
+    pub fn subscribe(
+        &mut self,
+        id: u64,
+        subscribe: &Subscribe,
+        token: Option<T>,
+        now: Time,
+    ) -> Result<(), Refused<T>> {
+        if let Err(error) = self.subscriptions.check_new(id) {
             return Err((error, token));
         }
-        let mut digits = Digits::default();
-        let receipt = [("receipt", digits.of(self.receipts.next_id()))];
-        match self.link.encoder.enqueue(frame, &receipt, &mut self.link.outbox) {
-            Ok(()) => {
-                self.receipts.insert(token, now);
-                Ok(())
-            }
-            Err(error) => Err((error.into(), token)),
+        self.queue(&subscribe.frame(&id.to_string()), None, token, now)?;
+        self.subscriptions.insert(id, subscribe);
+        Ok(())
+    }
+
+    /// Queues UNSUBSCRIBE. Messages that are under way come as [`ClientEvent::StrayMessage`].
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::NoSubscription`].
+    pub fn unsubscribe(&mut self, id: u64, token: Option<T>, now: Time) -> Result<(), Refused<T>> {
+        match self.subscriptions.unsubscribe(id) {
+            Ok(frame) => self.queue(&frame, None, token, now)?,
+            Err(error) => return Err((error, token)),
         }
+        self.subscriptions.remove(id);
+        Ok(())
+    }
+
+    /// Queues ACK or NACK of `message`, which came for the subscription `id`, if asked as part of a transaction.
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::NoSubscription`], [`SessionError::NoTransaction`],
+    /// [`SessionError::NotInVersion`] for a NACK in 1.0, [`SessionError::NothingToAcknowledge`] for a message that carries
+    /// nothing to acknowledge it by, or in mode `auto`.
+    pub fn settle(
+        &mut self,
+        verdict: Verdict,
+        id: u64,
+        message: &Frame,
+        transaction: Option<u64>,
+        token: Option<T>,
+        now: Time,
+    ) -> Result<(), Refused<T>> {
+        match self.subscriptions.verdict(verdict, id, message, self.version()) {
+            Ok(frame) => self.queue(&frame, transaction, token, now),
+            Err(error) => Err((error, token)),
+        }
+    }
+
+    /// Queues BEGIN. `id`, the caller's, is unique among the open transactions of this connection. A transaction that is
+    /// open when the connection ends, or when DISCONNECT is processed, is aborted by the server (1.2, "BEGIN").
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::TransactionExists`].
+    pub fn begin(&mut self, id: u64, token: Option<T>, now: Time) -> Result<(), Refused<T>> {
+        if self.transactions.contains(&id) {
+            return Err((SessionError::TransactionExists(id), token));
+        }
+        self.queue(&transaction_frame(Command::Begin, id), None, token, now)?;
+        self.transactions.insert(id);
+        Ok(())
+    }
+
+    /// Queues COMMIT.
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::NoTransaction`].
+    pub fn commit(&mut self, id: u64, token: Option<T>, now: Time) -> Result<(), Refused<T>> {
+        self.end_transaction(Command::Commit, id, token, now)
+    }
+
+    /// Queues ABORT.
+    ///
+    /// # Errors
+    /// As [`ClientSession::send_with_receipt`]; [`SessionError::NoTransaction`].
+    pub fn abort(&mut self, id: u64, token: Option<T>, now: Time) -> Result<(), Refused<T>> {
+        self.end_transaction(Command::Abort, id, token, now)
     }
 
     /// Like [`ClientSession::send_with_receipt`] with a SEND whose constant headers are encoded already. `headers` are
@@ -269,7 +375,8 @@ impl<T> ClientSession<T> {
         self.receipts.expire(before)
     }
 
-    /// Takes every token that still waits, oldest first; for when the connection has ended.
+    /// Takes every token that still waits, oldest first; for when the connection has ended. Subscriptions and
+    /// transactions end with it.
     pub fn take_pending(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.phase = Phase::Closed;
         self.receipts.drain()
@@ -314,14 +421,81 @@ impl<T> ClientSession<T> {
         match frame.command() {
             Command::Connected if connecting => self.connected(&frame, now).map(Some),
             Command::Receipt if !connecting => self.receipt(&frame).map(Some),
-            Command::Message if !connecting => Ok(Some(ClientEvent::Message(frame))),
+            Command::Message if !connecting => {
+                Ok(Some(match self.subscriptions.of(&frame, self.version()) {
+                    Some(subscription) => ClientEvent::Message { subscription, frame },
+                    None => ClientEvent::StrayMessage(frame),
+                }))
+            }
             Command::Error => {
                 self.phase = Phase::Closed;
-                let id = frame.header("receipt-id").and_then(receipt_id);
+                let id = frame.header("receipt-id").and_then(own_number);
                 Ok(Some(ClientEvent::Error { token: id.and_then(|id| self.receipts.resolve(id)), frame }))
             }
             other => Err(SessionError::Unexpected(other)),
         }
+    }
+
+    fn end_transaction(
+        &mut self,
+        command: Command,
+        id: u64,
+        token: Option<T>,
+        now: Time,
+    ) -> Result<(), Refused<T>> {
+        if !self.transactions.contains(&id) {
+            return Err((SessionError::NoTransaction(id), token));
+        }
+        self.queue(&transaction_frame(command, id), None, token, now)?;
+        self.transactions.remove(&id);
+        Ok(())
+    }
+
+    /// Queues a frame; with a token it asks for a RECEIPT.
+    fn queue(
+        &mut self,
+        frame: &Frame,
+        transaction: Option<u64>,
+        token: Option<T>,
+        now: Time,
+    ) -> Result<(), Refused<T>> {
+        if let Err(error) = self.check_queueable(frame, transaction) {
+            return Err((error, token));
+        }
+        let (mut receipt, mut in_transaction) = (Digits::default(), Digits::default());
+        let mut added = [("", ""); 2];
+        let mut count = 0;
+        let mut add = |name, value| {
+            added[count] = (name, value);
+            count += 1;
+        };
+        if token.is_some() {
+            add("receipt", receipt.of(self.receipts.next_id()));
+        }
+        if let Some(id) = transaction {
+            add("transaction", in_transaction.of(id));
+        }
+        match self.link.encoder.enqueue(frame, &added[..count], &mut self.link.outbox) {
+            Ok(()) => {
+                if let Some(token) = token {
+                    self.receipts.insert(token, now);
+                }
+                Ok(())
+            }
+            Err(error) => Err((error.into(), token)),
+        }
+    }
+
+    fn check_queueable(&self, frame: &Frame, transaction: Option<u64>) -> Result<(), SessionError> {
+        self.check_sendable(frame)?;
+        let Some(id) = transaction else { return Ok(()) };
+        if !matches!(frame.command(), Command::Send | Command::Ack | Command::Nack) {
+            return Err(SessionError::NotSendable(frame.command()));
+        }
+        if frame.header("transaction").is_some() {
+            return Err(SessionError::TransactionHeader);
+        }
+        if self.transactions.contains(&id) { Ok(()) } else { Err(SessionError::NoTransaction(id)) }
     }
 
     fn check_sendable(&self, frame: &Frame) -> Result<(), SessionError> {
@@ -367,7 +541,7 @@ impl<T> ClientSession<T> {
         let text = frame
             .header("receipt-id")
             .ok_or(SessionError::MissingHeader { command: Command::Receipt, header: "receipt-id" })?;
-        let Some(id) = receipt_id(text) else { return Ok(ClientEvent::StrayReceipt) };
+        let Some(id) = own_number(text) else { return Ok(ClientEvent::StrayReceipt) };
         if matches!(self.phase, Phase::Closing { receipt, .. } if receipt == id) {
             self.phase = Phase::Closed;
             return Ok(ClientEvent::Disconnected);
@@ -376,7 +550,11 @@ impl<T> ClientSession<T> {
     }
 }
 
+fn transaction_frame(command: Command, id: u64) -> Frame {
+    Frame::new(command).with_header("transaction", &id.to_string())
+}
+
 /// Our own ids are plain decimal numbers; anything else is not ours.
-fn receipt_id(text: &str) -> Option<u64> {
+pub(super) fn own_number(text: &str) -> Option<u64> {
     text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -1,7 +1,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
-use crate::proto::{Command, DecodeError, EncodeError};
+use crate::proto::{Command, DecodeError, EncodeError, Version};
 
 /// Why a session cannot go on. The variant says at whom to look.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,12 +51,53 @@ pub enum SessionError {
     /// The caller set the header `receipt`; the session numbers receipts itself.
     #[error("the header \"receipt\" is set by the session")]
     ReceiptHeader,
+    /// The caller set the header `transaction` on a frame that goes into a transaction.
+    #[error("the header \"transaction\" is set by the session")]
+    TransactionHeader,
+    /// The caller wants a frame that the version in force does not have, such as NACK in 1.0.
+    #[error("STOMP {version} has no {command}")]
+    NotInVersion {
+        /// The frame's command.
+        command: Command,
+        /// The version in force.
+        version: Version,
+    },
+    /// The caller's number for a subscription is taken on this connection.
+    #[error("there is a subscription {0} on this connection already")]
+    SubscriptionExists(u64),
+    /// The caller names a subscription that this connection does not have.
+    #[error("there is no subscription {0} on this connection")]
+    NoSubscription(u64),
+    /// The caller acknowledges what cannot be: a message of mode `auto`, or one without the headers to name it by.
+    #[error(
+        "the message cannot be acknowledged: its subscription is in mode auto, or it names no acknowledgement id"
+    )]
+    NothingToAcknowledge,
+    /// The caller's number for a transaction is taken on this connection.
+    #[error("there is an open transaction {0} on this connection already")]
+    TransactionExists(u64),
+    /// The caller names a transaction that is not open on this connection.
+    #[error("there is no open transaction {0} on this connection")]
+    NoTransaction(u64),
 }
 
 impl SessionError {
     /// Whether the caller's frame was at fault, and the session can go on.
     #[must_use]
     pub const fn is_callers(&self) -> bool {
-        matches!(self, Self::Encode(_) | Self::NotOpen | Self::NotSendable(_) | Self::ReceiptHeader)
+        matches!(
+            self,
+            Self::Encode(_)
+                | Self::NotOpen
+                | Self::NotSendable(_)
+                | Self::ReceiptHeader
+                | Self::TransactionHeader
+                | Self::NotInVersion { .. }
+                | Self::SubscriptionExists(_)
+                | Self::NoSubscription(_)
+                | Self::NothingToAcknowledge
+                | Self::TransactionExists(_)
+                | Self::NoTransaction(_)
+        )
     }
 }

@@ -5,10 +5,12 @@ mod error;
 mod link;
 mod options;
 mod server;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientEvent, ClientSession, Connected};
+pub use client::{ClientEvent, ClientSession, Connected, Refused};
 pub use error::SessionError;
 pub use options::ClientOptions;
 pub use server::{ServerEvent, ServerOptions, ServerSession};
+pub use subscription::{AckMode, Subscribe, Verdict};

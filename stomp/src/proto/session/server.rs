@@ -20,6 +20,9 @@ pub struct ServerOptions {
     pub heart_beat_grace: f32,
     /// Time until CONNECT must be here. Default 10 s.
     pub connect_timeout: Duration,
+    /// Refuse a CONNECT of 1.1 or 1.2 without the header `host`, as the specification demands. RabbitMQ takes it for its
+    /// default virtual host, and some clients (stomp.py) leave it out. Default on.
+    pub require_host: bool,
     /// What the client may make us hold.
     pub limits: Limits,
 }
@@ -32,6 +35,7 @@ impl Default for ServerOptions {
             heart_beat: HeartBeat::every(Duration::from_secs(10)),
             heart_beat_grace: 2.0,
             connect_timeout: Duration::from_secs(10),
+            require_host: true,
             limits: Limits::default(),
         }
     }
@@ -260,7 +264,7 @@ impl ServerSession {
             .filter(|version| self.options.versions.contains(version))
             .max()
             .ok_or_else(|| SessionError::NoCommonVersion(offered.into()))?;
-        if version > Version::V1_0 && frame.header("host").is_none() {
+        if self.options.require_host && version > Version::V1_0 && frame.header("host").is_none() {
             return Err(SessionError::MissingHeader { command: frame.command(), header: "host" });
         }
         self.client_heart_beat = match frame.header("heart-beat") {

@@ -15,7 +15,9 @@ mod handshake;
 mod heart_beats;
 mod out_of_place;
 mod receipts;
+mod subscriptions;
 mod the_end;
+mod transactions;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

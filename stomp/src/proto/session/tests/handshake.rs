@@ -204,3 +204,11 @@ fn the_switch_for_brokers_that_unescape_connect() {
     let mut client = ClientSession::<()>::new(options, Time::ZERO).unwrap();
     assert!(written(client.outbox()).contains("\npasscode:a\\\\b\\cc\n"));
 }
+
+#[test]
+fn a_server_may_do_without_host() {
+    let options = ServerOptions { require_host: false, ..ServerOptions::default() };
+    let mut server = ServerSession::new(options, Time::ZERO);
+    let mut input = BytesMut::from("CONNECT\naccept-version:1.2\n\n\0");
+    assert!(matches!(server.next_event(&mut input), Ok(Some(ServerEvent::Connect(_)))));
+}

@@ -60,7 +60,7 @@ fn frames_behind_connect_wait_for_its_answer() {
 fn the_version_of_connected_is_in_force_from_the_next_frame() {
     let octets = "CONNECTED\r\nversion:1.1\r\nsession:a\\cb\r\n\r\n\0MESSAGE\nx:a\\cb\r\n\n\0";
     let events = answered(ClientOptions::default(), octets).unwrap();
-    let [ClientEvent::Connected(connected), ClientEvent::Message(message)] = &events[..] else {
+    let [ClientEvent::Connected(connected), ClientEvent::StrayMessage(message)] = &events[..] else {
         panic!("{events:?}")
     };
     assert_eq!(connected.session.as_deref(), Some("a\\cb"));
