@@ -19,7 +19,7 @@
 //! Those of `encode.json` have `frame` and `out` (or `error`, a variant of `EncodeError`) instead.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use reference::{
@@ -27,12 +27,12 @@ use reference::{
     feed::{decoder, frame_by_frame, parsed, part_by_part},
     variant,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use stompwire::proto::{
-    Command, DecodeError, EncodeError, Encoder, Frame, Headers, Lenience, Limits, Outbox, Part, Version,
-};
+use serde::Deserialize;
+use stompwire::proto::{DecodeError, Encoder, Frame, Lenience, Limits, Outbox, Part, Version};
+use vectors::{FrameText, LimitsText, Octets, OneOrMore, Role, items_of, load, variant_name};
 
 mod reference;
+mod vectors;
 
 /// The items that the decoder and the encoder alone can show.
 const ITEMS: [u8; 24] =
@@ -82,49 +82,12 @@ struct EncodeVector {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-#[derive(Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Role {
-    Client,
-    Server,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FrameText {
-    WithBody(String, Vec<(String, String)>, Octets),
-    WithoutBody(String, Vec<(String, String)>),
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum PartText {
     Frame(FrameText),
     Head(String, Vec<(String, String)>, Option<u64>),
     Body(Octets),
     End,
-}
-
-/// Octets as the characters U+0000 to U+00FF.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Octets(Vec<u8>);
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsText {
-    max_line: Option<usize>,
-    max_headers: Option<usize>,
-    max_head: Option<usize>,
-    max_body: Option<usize>,
-    max_long_body: Option<u64>,
-    max_eols: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
@@ -216,7 +179,7 @@ fn encoding() {
             let mut dst = BytesMut::from("before");
             let result = encoder.encode(&frame, &mut dst);
             assert_eq!(&dst[..6], b"before", "{show}");
-            let error = result.as_ref().err().map(variant_of_encode);
+            let error = result.as_ref().err().map(variant_name);
             assert_eq!(error, vector.error, "{show}");
             let out = vector.out.as_ref().map_or(&[][..], |out| &out.0);
             assert_eq!(dst[6..].escape_ascii().to_string(), out.escape_ascii().to_string(), "{show}");
@@ -231,15 +194,9 @@ fn encoding() {
 #[test]
 fn every_item_has_a_vector_and_every_id_is_unique() {
     let decode = decode_vectors().map(|vector| (vector.id, vector.item)).collect::<Vec<_>>();
-    let encode = load::<EncodeVector>("encode").into_iter().map(|vector| (vector.id, vector.item)).collect();
-    for list in [&decode, &encode] {
-        let ids: BTreeSet<&str> = list.iter().map(|(id, _)| id.as_str()).collect();
-        assert_eq!(ids.len(), list.len(), "an id occurs twice");
-        for (id, item) in list {
-            assert!(id.starts_with(&format!("{item}-")), "{id}: the id starts with the item");
-        }
-    }
-    let shown: BTreeSet<u8> = decode.iter().chain(&encode).map(|(_, item)| *item).collect();
+    let encode = load::<EncodeVector>("encode").into_iter().map(|vector| (vector.id, vector.item));
+    let encode = encode.collect::<Vec<_>>();
+    let shown = &items_of(&decode) | &items_of(&encode);
     assert_eq!(shown, BTreeSet::from(ITEMS));
 }
 
@@ -247,19 +204,8 @@ fn decode_vectors() -> impl Iterator<Item = DecodeVector> {
     DECODING.into_iter().flat_map(load::<DecodeVector>)
 }
 
-fn load<T: DeserializeOwned>(name: &str) -> Vec<T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/{name}.json"));
-    let text = std::fs::read_to_string(&path).expect("the file is part of the repository");
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn yes() -> bool {
     true
-}
-
-fn variant_of_encode(error: &EncodeError) -> String {
-    let text = format!("{error:?}");
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
 /// The reference names errors by constants; a test may keep a few strings for ever.
@@ -345,29 +291,6 @@ impl DecodeVector {
     }
 }
 
-impl OneOrMore {
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::More(more) => &more[..],
-        }
-        .iter()
-        .map(String::as_str)
-    }
-}
-
-impl FrameText {
-    fn frame(&self) -> Frame {
-        let (word, headers, body) = match self {
-            Self::WithBody(word, headers, body) => (word, headers, &body.0[..]),
-            Self::WithoutBody(word, headers) => (word, headers, &[][..]),
-        };
-        let command = Command::parse(word.as_bytes()).expect("a command");
-        let headers: Headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Frame::from_parts(command, headers, body.to_vec().into())
-    }
-}
-
 impl PartText {
     fn part(&self) -> Part {
         match self {
@@ -378,28 +301,6 @@ impl PartText {
             },
             Self::Body(octets) => Part::Body(octets.0.clone().into()),
             Self::End => Part::End,
-        }
-    }
-}
-
-impl TryFrom<String> for Octets {
-    type Error = std::char::TryFromCharError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.chars().map(u8::try_from).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl LimitsText {
-    fn limits(&self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            max_line: self.max_line.unwrap_or(default.max_line),
-            max_headers: self.max_headers.unwrap_or(default.max_headers),
-            max_head: self.max_head.unwrap_or(default.max_head),
-            max_body: self.max_body.unwrap_or(default.max_body),
-            max_long_body: self.max_long_body.unwrap_or(default.max_long_body),
-            max_eols: self.max_eols.unwrap_or(default.max_eols),
         }
     }
 }
