@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench fuzz doc deps deps-bench t1 audit
+.PHONY: help run test lint bench fuzz fuzz-smoke doc deps deps-bench t1 audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,11 +35,12 @@ bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some mi
 t1: deps-bench ## CPU of the edge per beacon against nginx per request (some minutes; leave the machine alone)
 	sh loadtest/t1.sh --rounds 7 --duration 8
 
-fuzz: ## each fuzz target for FUZZ_SECONDS (10); needs a nightly toolchain and cargo-fuzz
-	cd stomp/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
-	  mkdir -p corpus/$$target && \
-	  $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+fuzz: ## each fuzz target for FUZZ_SECONDS (10), with a corpus that stays; needs a nightly toolchain
+	FUZZ_REQUIRED=1 FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO="$(CARGO)" sh stomp/fuzz/run.sh stomp/fuzz/corpus
+
+fuzz-smoke: ## the same from the committed seeds alone, for CI; skipped without a nightly toolchain, unless FUZZ_REQUIRED is set
+	rm -rf target/fuzz-smoke
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO="$(CARGO)" sh stomp/fuzz/run.sh target/fuzz-smoke
 
 doc: ## the documentation of all crates, in target/doc
 	$(CARGO) doc --workspace --all-features --no-deps --locked

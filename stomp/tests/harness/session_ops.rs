@@ -1,14 +1,14 @@
 //! Operations on a client and a server session, and octets between them cut and spoilt at will.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use arbitrary::Arbitrary;
 use bytes::{Buf, Bytes, BytesMut};
 use stompwire::{
     Command, Frame, Headers, Version,
     proto::{
-        ClientEvent, ClientOptions, ClientSession, HeartBeat, SendTemplate, ServerEvent, ServerOptions,
-        ServerSession, Time,
+        AckMode, ClientEvent, ClientOptions, ClientSession, HeartBeat, Refused, SendTemplate, ServerEvent,
+        ServerOptions, ServerSession, SessionError, Subscribe, Time, Verdict,
     },
 };
 
@@ -40,6 +40,7 @@ enum Op {
     /// The server receipts one of the frames it has, whatever their order.
     Receipt(u8),
     Message {
+        subscription: u8,
         header: (String, String),
         body: Vec<u8>,
     },
@@ -57,6 +58,35 @@ enum Op {
     },
     Wait(u16),
     TakePending,
+    Subscribe {
+        id: u8,
+        destination: String,
+        ack: u8,
+        receipt: bool,
+    },
+    Unsubscribe {
+        id: u8,
+        receipt: bool,
+    },
+    /// Of one of the messages that came, for its subscription or another one.
+    Settle {
+        nack: bool,
+        message: u8,
+        id: Option<u8>,
+        transaction: Option<u8>,
+        receipt: bool,
+    },
+    /// BEGIN, COMMIT or ABORT.
+    Transaction {
+        what: u8,
+        id: u8,
+        receipt: bool,
+    },
+    SendIn {
+        transaction: u8,
+        header: (String, String),
+        receipt: bool,
+    },
 }
 
 struct World {
@@ -69,6 +99,10 @@ struct World {
     server_input: BytesMut,
     /// Frames the server may receipt.
     frames: Vec<Frame>,
+    /// Messages that came, and for which subscription.
+    messages: Vec<(u64, Frame)>,
+    subscriptions: BTreeSet<u64>,
+    transactions: BTreeSet<u64>,
     next_token: u64,
     /// Tokens that are still out.
     out: Vec<u64>,
@@ -123,6 +157,9 @@ impl World {
             client_input: BytesMut::new(),
             server_input: BytesMut::new(),
             frames: Vec::new(),
+            messages: Vec::new(),
+            subscriptions: BTreeSet::new(),
+            transactions: BTreeSet::new(),
             next_token: 0,
             out: Vec::new(),
             client_over: false,
@@ -165,8 +202,14 @@ impl World {
                     drop(self.server.receipt_for(&frame));
                 }
             }
-            Op::Message { header: (name, value), body } => {
-                let frame = Frame::new(Command::Message).with_header(name, value).with_body(body.clone());
+            Op::Message { subscription, header: (name, value), body } => {
+                let id = subscription.to_string();
+                let named = [("subscription", &id[..]), ("message-id", &id), ("ack", &id), (name, value)];
+                let frame = Frame::from_parts(
+                    Command::Message,
+                    named.into_iter().collect(),
+                    Bytes::from(body.clone()),
+                );
                 if let Err(error) = self.server.send(&frame) {
                     assert!(error.is_callers(), "{error}");
                 }
@@ -202,7 +245,76 @@ impl World {
                 let pending: Vec<u64> = self.client.take_pending().collect();
                 pending.into_iter().for_each(|token| self.come_back(token));
             }
+            Op::Subscribe { id, destination, ack, receipt } => {
+                let modes = [AckMode::Auto, AckMode::Client, AckMode::ClientIndividual];
+                let subscribe = Subscribe::to(destination).with_ack(modes[usize::from(*ack) % modes.len()]);
+                let (id, token) = (u64::from(*id), self.token_if(*receipt));
+                let result = self.client.subscribe(id, &subscribe, token, self.now);
+                if matches!(result, Err((SessionError::SubscriptionExists(_), _))) {
+                    assert!(self.subscriptions.contains(&id));
+                }
+                if self.queued(token, result) {
+                    assert!(self.subscriptions.insert(id), "an id is taken once");
+                }
+            }
+            Op::Unsubscribe { id, receipt } => {
+                let (id, token) = (u64::from(*id), self.token_if(*receipt));
+                let result = self.client.unsubscribe(id, token, self.now);
+                if self.queued(token, result) {
+                    assert!(self.subscriptions.remove(&id), "it was there");
+                }
+            }
+            Op::Settle { nack, message, id, transaction, receipt } => {
+                let Some(at) = usize::from(*message).checked_rem(self.messages.len()) else { return };
+                let (own, frame) = self.messages[at].clone();
+                let verdict = if *nack { Verdict::Nack } else { Verdict::Ack };
+                let id = id.map_or(own, u64::from);
+                let (transaction, token) = (transaction.map(u64::from), self.token_if(*receipt));
+                let result = self.client.settle(verdict, id, &frame, transaction, token, self.now);
+                if self.queued(token, result) {
+                    assert!(self.subscriptions.contains(&id));
+                    assert!(transaction.is_none_or(|id| self.transactions.contains(&id)));
+                }
+            }
+            Op::Transaction { what, id, receipt } => {
+                let (id, token) = (u64::from(*id), self.token_if(*receipt));
+                let begin = what % 3 == 0;
+                let result = match what % 3 {
+                    0 => self.client.begin(id, token, self.now),
+                    1 => self.client.commit(id, token, self.now),
+                    _ => self.client.abort(id, token, self.now),
+                };
+                if self.queued(token, result) {
+                    let changed =
+                        if begin { self.transactions.insert(id) } else { self.transactions.remove(&id) };
+                    assert!(changed, "open once, ended once");
+                }
+            }
+            Op::SendIn { transaction, header: (name, value), receipt } => {
+                let frame = Frame::new(Command::Send).with_header(name, value);
+                let (id, token) = (u64::from(*transaction), self.token_if(*receipt));
+                let result = self.client.send_in(id, &frame, token, self.now);
+                if self.queued(token, result) {
+                    assert!(self.transactions.contains(&id));
+                }
+            }
         }
+    }
+
+    /// Whether the frame was queued; if not, its token is back.
+    fn queued(&mut self, token: Option<u64>, result: Result<(), Refused<u64>>) -> bool {
+        match result {
+            Ok(()) => self.out.extend(token),
+            Err((error, back)) => {
+                assert!(back == token && error.is_callers(), "{error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn token_if(&mut self, wanted: bool) -> Option<u64> {
+        wanted.then(|| self.token())
     }
 
     /// Whatever is to be written is.
@@ -245,6 +357,10 @@ impl World {
             match self.client.next_event(&mut self.client_input, self.now) {
                 Ok(Some(ClientEvent::Receipt(token))) => self.come_back(token),
                 Ok(Some(ClientEvent::Error { token: Some(token), .. })) => self.come_back(token),
+                Ok(Some(ClientEvent::Message { subscription, frame })) => {
+                    assert!(self.subscriptions.contains(&subscription), "a message for nobody");
+                    self.messages.push((subscription, frame));
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(error) => {
