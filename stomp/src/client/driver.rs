@@ -95,6 +95,8 @@ impl Outgoing {
 
     /// Tells whoever waits that it was not sent.
     pub(super) fn refuse(self, error: SendError) {
+        let lost = matches!(error, SendError::NotConnected(_));
+        let error = if lost && self.only_on.is_some() { SendError::Stale } else { error };
         if let Claim::Token(token) = self.claim {
             token.resolve(Err(Unconfirmed::NotSent(error)));
         }

@@ -410,7 +410,8 @@ impl Client {
         }
     }
 
-    fn check(&self, only_on: Option<u64>) -> Result<(), SendError> {
+    /// Whether a frame for that connection can still be sent.
+    pub(super) fn check(&self, only_on: Option<u64>) -> Result<(), SendError> {
         only_on.map_or(Ok(()), |connection| self.version_of(connection).map(drop))
     }
 

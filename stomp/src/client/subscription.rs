@@ -152,9 +152,9 @@ impl Subscription {
             .in_time(async {
                 let (token, receipt) = Token::with_receipt(client.room(0).await?);
                 // From here on nothing is awaited before it is queued or refused.
-                let permit = client.place().await?;
+                let place = client.place().await?;
                 self.ended = true;
-                permit.send(Outgoing::receipted(Payload::Unsubscribe(self.id), token).into());
+                place.send(Outgoing::receipted(Payload::Unsubscribe(self.id), token).into());
                 Ok(receipt)
             })
             .await?

@@ -90,10 +90,11 @@ impl Transaction {
         client
             .in_time(async {
                 let (token, receipt) = Token::with_receipt(client.room(0).await?);
-                let permit = client.place().await?;
+                let place = client.place().await?;
+                client.check(Some(self.connection))?;
                 self.ended = true;
                 let outgoing = Outgoing::receipted(payload, token).only_on(self.connection);
-                permit.send(outgoing.into());
+                place.send(outgoing.into());
                 Ok(receipt)
             })
             .await?
