@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stompwire::{
     Command, Frame, Headers, Version,
-    proto::{Decoder, Encoder, Limits, Outbox, SendTemplate},
+    proto::{Decoder, Encoder, Lenience, Limits, Outbox, Part, SendTemplate},
 };
 
 #[global_allocator]
@@ -32,12 +32,14 @@ fn allocations_a_frame() {
     let encoder = Encoder::new(Version::V1_2);
 
     // Decoding: the table of the headers, and for the buffer as a whole the count of those who share it.
-    for (frame, a_frame) in [(&message, 1), (&bare, 0)] {
+    for (frame, a_frame, lenience) in
+        [(&message, 1, Lenience::STRICT), (&bare, 0, Lenience::STRICT), (&message, 1, Lenience::ALL)]
+    {
         let mut wire = BytesMut::new();
         for _ in 0..FRAMES {
             encoder.encode(frame, &mut wire).unwrap();
         }
-        let mut decoder = Decoder::new(Limits::default());
+        let mut decoder = Decoder::new(Limits::default()).with_lenience(lenience);
         decoder.set_version(Version::V1_2);
         let mut frames = Vec::with_capacity(FRAMES);
         let decoding = counted(|| {
@@ -49,6 +51,24 @@ fn allocations_a_frame() {
         // The decoder's own table grows once to the greatest number of headers.
         assert!(decoding <= a_frame * FRAMES + 5, "{decoding} allocations for {FRAMES} {}", frame.command());
     }
+
+    // Decoding in parts: the same, however many parts a body comes in.
+    let mut wire = BytesMut::new();
+    encoder.encode(&message.clone().with_body(vec![b'j'; 100 * FRAMES]), &mut wire).unwrap();
+    let mut decoder = Decoder::new(Limits { max_body: 10, ..Limits::default() });
+    decoder.set_version(Version::V1_2);
+    let (mut parts, mut rest) = (Vec::with_capacity(FRAMES + 10), wire.split_off(200));
+    let decoding = counted(|| {
+        while !rest.is_empty() {
+            while let Some(part) = decoder.decode_part(&mut wire).unwrap() {
+                parts.push(part);
+            }
+            wire.unsplit(rest.split_to(rest.len().min(100)));
+        }
+        parts.extend(core::iter::from_fn(|| decoder.decode_part(&mut wire).unwrap()));
+    });
+    assert!(parts.len() > FRAMES && parts.last() == Some(&Part::End), "{} parts", parts.len());
+    assert!(decoding <= 8, "{decoding} allocations for {} parts", parts.len());
 
     // Encoding into a buffer that is large enough: none.
     let mut dst = BytesMut::with_capacity(FRAMES * 1024);

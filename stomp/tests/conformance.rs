@@ -9,10 +9,11 @@
 //! | `role` | who reads: `"client"` or `"server"` |
 //! | `in` or `hex` | the octets: a string of the characters U+0000 to U+00FF, or hexadecimal digits |
 //! | `frames` | what comes out: `[command, [[name, value], …], body]`; the body as in `in`, left out if empty |
+//! | `parts` | instead, what comes out of `decode_part`: `{"frame": …}` as in `frames`; `{"head": [command, [[name, value], …], length or null]}`; `{"body": …}` as in `in`, neighbours joined; `"end"` |
 //! | `error` | the variant of `DecodeError` that follows them |
 //! | `left` | without an error: how many octets stay in the buffer |
 //! | `limits` | limits that differ from the default ones |
-//! | `unescape_connect` | the switch of that name |
+//! | `unescape_connect`, `lenience` | the switches of these names |
 //! | `note` | why, or which implementation differs |
 //!
 //! Those of `encode.json` have `frame` and `out` (or `error`, a variant of `EncodeError`) instead.
@@ -21,13 +22,23 @@
 use std::{collections::BTreeSet, path::Path};
 
 use bytes::BytesMut;
+use reference::{
+    End, Parsed, Rules,
+    feed::{decoder, frame_by_frame, parsed, part_by_part},
+    variant,
+};
 use serde::{Deserialize, de::DeserializeOwned};
-use stompwire::proto::{Command, DecodeError, Decoder, Encoder, Frame, Headers, Limits, Outbox, Version};
+use stompwire::proto::{
+    Command, DecodeError, EncodeError, Encoder, Frame, Headers, Lenience, Limits, Outbox, Part, Version,
+};
+
+mod reference;
 
 /// The items that the decoder and the encoder alone can show.
 const ITEMS: [u8; 24] =
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 39, 40];
-const DECODING: [&str; 7] = ["lines", "headers", "escapes", "bodies", "eols", "limits", "samples"];
+const DECODING: [&str; 9] =
+    ["lines", "headers", "escapes", "bodies", "parts", "eols", "limits", "lenience", "samples"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,8 +49,8 @@ struct DecodeVector {
     role: Role,
     r#in: Option<Octets>,
     hex: Option<String>,
-    #[serde(default)]
-    frames: Vec<FrameText>,
+    frames: Option<Vec<FrameText>>,
+    parts: Option<Vec<PartText>>,
     error: Option<String>,
     #[serde(default)]
     left: usize,
@@ -47,6 +58,8 @@ struct DecodeVector {
     limits: LimitsText,
     #[serde(default)]
     unescape_connect: bool,
+    #[serde(default)]
+    lenience: LenienceText,
     #[expect(dead_code, reason = "for readers")]
     note: Option<String>,
 }
@@ -89,6 +102,15 @@ enum FrameText {
     WithoutBody(String, Vec<(String, String)>),
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PartText {
+    Frame(FrameText),
+    Head(String, Vec<(String, String)>, Option<u64>),
+    Body(Octets),
+    End,
+}
+
 /// Octets as the characters U+0000 to U+00FF.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
@@ -101,59 +123,84 @@ struct LimitsText {
     max_headers: Option<usize>,
     max_head: Option<usize>,
     max_body: Option<usize>,
+    max_long_body: Option<u64>,
     max_eols: Option<usize>,
 }
 
-/// What came out of a decoder that was fed some octets.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    frames: Vec<Frame>,
-    error: Option<String>,
-    left: usize,
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct LenienceText {
+    skip_bad_headers: bool,
+    trim_headers: bool,
+    ignore_bodies: bool,
 }
 
 #[test]
 fn decoding() {
-    for vector in decode_vectors() {
+    for vector in decode_vectors().filter(|vector| vector.parts.is_none()) {
         let input = vector.input();
-        let frames: Vec<Frame> = vector.frames.iter().map(FrameText::frame).collect();
-        for frame in &frames {
-            let by_server = frame.command().is_from_server();
-            assert_eq!(
-                by_server,
-                vector.role == Role::Client,
-                "{}: {} is not read there",
-                vector.id,
-                frame.command()
-            );
-        }
+        let frames: Vec<Frame> = vector.frames.iter().flatten().map(FrameText::frame).collect();
+        vector.check_role(frames.iter());
+        let end = vector.error.as_ref().map_or(End::Left(vector.left), |error| End::Error(leaked(error)));
+        let expected = (frames.iter().map(parsed).collect::<Vec<Parsed>>(), end);
         for version in vector.version.iter() {
-            let whole = vector.outcome(version, [&input[..]]);
+            let rules = vector.rules(version);
             let show = format!("{} ({version})", vector.id);
-            assert_eq!(whole.frames, frames, "{show}");
-            assert_eq!(whole.error, vector.error, "{show}");
-            if vector.error.is_none() {
-                assert_eq!(whole.left, vector.left, "{show}: octets left");
-            }
-            for frame in &whole.frames {
-                for (name, _) in frame.headers().iter() {
-                    let first = frame.headers().iter().find(|(other, _)| *other == name);
-                    assert_eq!(frame.header(name), first.map(|(_, value)| value), "{show}: the first counts");
-                }
-            }
-            // After an error the buffer's state means nothing.
-            let same = |outcome: &Outcome| {
-                (&outcome.frames, &outcome.error) == (&whole.frames, &whole.error)
-                    && (whole.error.is_some() || outcome.left == whole.left)
-            };
-            let by_octet = vector.outcome(version, input.chunks(1));
-            assert!(same(&by_octet), "{show}, octet by octet: {by_octet:?}");
-            for at in 0..=input.len() {
-                let split = vector.outcome(version, [&input[..at], &input[at..]]);
-                assert!(same(&split), "{show}, split at {at}: {split:?}");
+            assert_eq!(reference::parse(&input, &rules, false), expected, "{show}, by the reference parser");
+            every_chunking(input.len(), |how, sizes| {
+                assert_eq!(frame_by_frame(&input, &rules, sizes), expected, "{show}, {how}");
+            });
+            // Short bodies come whole, however they are read; then they may come in parts as well.
+            let longest = rules.limits.max_body;
+            let thresholds = if vector.in_parts() { vec![0, 2.min(longest), longest] } else { vec![longest] };
+            for max_body in thresholds {
+                let limits = Limits { max_body, max_long_body: longest as u64, ..rules.limits };
+                let rules = Rules { limits, ..rules };
+                every_chunking(input.len(), |how, sizes| {
+                    let (result, _) = part_by_part(&input, &rules, sizes);
+                    assert_eq!(result, expected, "{show}, in parts over {max_body}, {how}");
+                });
             }
         }
     }
+}
+
+#[test]
+fn the_first_of_repeated_headers_counts() {
+    for vector in decode_vectors() {
+        for frame in vector.frames.iter().flatten().map(FrameText::frame) {
+            for (name, _) in frame.headers().iter() {
+                let first = frame.headers().iter().find(|(other, _)| *other == name);
+                assert_eq!(frame.header(name), first.map(|(_, value)| value), "{}", vector.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn decoding_in_parts() {
+    let mut seen = 0;
+    for vector in decode_vectors() {
+        let Some(parts) = &vector.parts else { continue };
+        seen += 1;
+        let input = vector.input();
+        let parts: Vec<Part> = parts.iter().map(PartText::part).collect();
+        vector.check_role(parts.iter().filter_map(|part| match part {
+            Part::Frame(frame) | Part::Head { frame, .. } => Some(frame),
+            Part::Body(_) | Part::End => None,
+        }));
+        for version in vector.version.iter() {
+            let rules = vector.rules(version);
+            every_chunking(input.len(), |how, sizes| {
+                let (result, error, left) = joined_parts(&input, &rules, sizes);
+                let show = format!("{} ({version}), {how}", vector.id);
+                assert_eq!(result, parts, "{show}");
+                assert_eq!(error.as_ref().map(variant), vector.error.as_deref(), "{show}");
+                assert!(error.is_some() || left == vector.left, "{show}: {left} octets are left");
+            });
+        }
+    }
+    assert!(seen > 0);
 }
 
 #[test]
@@ -169,7 +216,7 @@ fn encoding() {
             let mut dst = BytesMut::from("before");
             let result = encoder.encode(&frame, &mut dst);
             assert_eq!(&dst[..6], b"before", "{show}");
-            let error = result.as_ref().err().map(variant);
+            let error = result.as_ref().err().map(variant_of_encode);
             assert_eq!(error, vector.error, "{show}");
             let out = vector.out.as_ref().map_or(&[][..], |out| &out.0);
             assert_eq!(dst[6..].escape_ascii().to_string(), out.escape_ascii().to_string(), "{show}");
@@ -210,10 +257,51 @@ fn yes() -> bool {
     true
 }
 
-/// The name of an error's variant.
-fn variant(error: &impl std::fmt::Debug) -> String {
+fn variant_of_encode(error: &EncodeError) -> String {
     let text = format!("{error:?}");
     text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+/// The reference names errors by constants; a test may keep a few strings for ever.
+fn leaked(text: &str) -> &'static str {
+    String::leak(text.to_owned())
+}
+
+/// Whole, octet by octet, and split at every offset. `check` gets a name for it and the sizes of the chunks.
+fn every_chunking(len: usize, mut check: impl FnMut(&str, &mut dyn FnMut() -> usize)) {
+    check("whole", &mut || usize::MAX);
+    check("octet by octet", &mut || 1);
+    for at in 1..len {
+        let mut sizes = [at].into_iter();
+        check(&format!("split at {at}"), &mut || sizes.next().unwrap_or(usize::MAX));
+    }
+}
+
+/// The parts as they come, neighbouring pieces of a body joined; the error; what is left.
+fn joined_parts(
+    mut input: &[u8],
+    rules: &Rules,
+    sizes: &mut dyn FnMut() -> usize,
+) -> (Vec<Part>, Option<DecodeError>, usize) {
+    let mut decoder = decoder(rules);
+    let mut buffer = BytesMut::new();
+    let mut parts = Vec::new();
+    while !input.is_empty() {
+        let (chunk, rest) = input.split_at(input.len().min(sizes()));
+        buffer.extend_from_slice(chunk);
+        input = rest;
+        loop {
+            match (decoder.decode_part(&mut buffer), parts.last_mut()) {
+                (Ok(Some(Part::Body(piece))), Some(Part::Body(before))) => {
+                    *before = [&before[..], &piece].concat().into();
+                }
+                (Ok(Some(part)), _) => parts.push(part),
+                (Ok(None), _) => break,
+                (Err(error), _) => return (parts, Some(error), buffer.len()),
+            }
+        }
+    }
+    (parts, None, buffer.len())
 }
 
 fn drain(mut outbox: Outbox) -> Vec<u8> {
@@ -233,31 +321,27 @@ impl DecodeVector {
         }
     }
 
-    fn outcome<'a>(&self, version: &str, chunks: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
-        let mut decoder = Decoder::new(self.limits.limits());
-        decoder.set_unescape_connect(self.unescape_connect);
-        if version != "handshake" {
-            decoder.set_version(Version::parse(version).expect("a version"));
-        }
-        let mut outcome = Outcome { frames: Vec::new(), error: None, left: 0 };
-        let mut buffer = BytesMut::new();
-        for chunk in chunks {
-            buffer.extend_from_slice(chunk);
-            loop {
-                match decoder.decode(&mut buffer) {
-                    Ok(Some(frame)) => outcome.frames.push(frame),
-                    Ok(None) => break,
-                    Err(error) => {
-                        let again: Result<_, DecodeError> = decoder.decode(&mut buffer);
-                        assert_eq!(again, Err(error.clone()), "{}: an error is final", self.id);
-                        outcome.error = Some(variant(&error));
-                        return outcome;
-                    }
-                }
-            }
-        }
-        outcome.left = buffer.len();
-        outcome
+    fn rules(&self, version: &str) -> Rules {
+        let version = (version != "handshake").then(|| Version::parse(version).expect("a version"));
+        let mut lenience = Lenience::STRICT;
+        lenience.skip_bad_headers = self.lenience.skip_bad_headers;
+        lenience.trim_headers = self.lenience.trim_headers;
+        lenience.ignore_bodies = self.lenience.ignore_bodies;
+        Rules { version, limits: self.limits.limits(), unescape_connect: self.unescape_connect, lenience }
+    }
+
+    fn check_role<'a>(&self, mut frames: impl Iterator<Item = &'a Frame>) {
+        let wrong = frames.find(|frame| frame.command().is_from_server() != (self.role == Role::Client));
+        assert!(wrong.is_none(), "{}: {wrong:?} is not read there", self.id);
+    }
+
+    /// Whether a smaller limit on whole frames changes nothing but how bodies come: frames that may not have a body,
+    /// and have one, come whole or not at all.
+    fn in_parts(&self) -> bool {
+        let frames = self.frames.iter().flatten().map(FrameText::frame);
+        let mut with_body = frames.filter(|frame| !frame.body().is_empty());
+        let refused = self.error.as_deref() == Some("UnexpectedBody");
+        !self.lenience.ignore_bodies && !refused && with_body.all(|frame| frame.command().may_have_body())
     }
 }
 
@@ -284,6 +368,20 @@ impl FrameText {
     }
 }
 
+impl PartText {
+    fn part(&self) -> Part {
+        match self {
+            Self::Frame(frame) => Part::Frame(frame.frame()),
+            Self::Head(word, headers, length) => Part::Head {
+                frame: FrameText::WithoutBody(word.clone(), headers.clone()).frame(),
+                length: *length,
+            },
+            Self::Body(octets) => Part::Body(octets.0.clone().into()),
+            Self::End => Part::End,
+        }
+    }
+}
+
 impl TryFrom<String> for Octets {
     type Error = std::char::TryFromCharError;
 
@@ -300,6 +398,7 @@ impl LimitsText {
             max_headers: self.max_headers.unwrap_or(default.max_headers),
             max_head: self.max_head.unwrap_or(default.max_head),
             max_body: self.max_body.unwrap_or(default.max_body),
+            max_long_body: self.max_long_body.unwrap_or(default.max_long_body),
             max_eols: self.max_eols.unwrap_or(default.max_eols),
         }
     }

@@ -3,15 +3,18 @@
 
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*, sample::select};
-use reference::{End, Parsed, Rules, variant};
+use reference::{
+    End, Parsed, Rules,
+    feed::{decoder, frame_by_frame, parsed, part_by_part},
+};
 use stompwire::proto::{
-    Command, DecodeError, Decoder, EncodeError, Encoder, Frame, Headers, Limits, Outbox, Version,
+    Command, DecodeError, Decoder, EncodeError, Encoder, Frame, Headers, Lenience, Limits, Outbox, Version,
 };
 
 mod reference;
 
 /// Pieces that are likely to make sense, or trouble, next to each other.
-const PIECES: [&[u8]; 40] = [
+const PIECES: [&[u8]; 46] = [
     b"\n",
     b"\n",
     b"\n\n",
@@ -52,6 +55,12 @@ const PIECES: [&[u8]; 40] = [
     b"\xff",
     b" ",
     b"SEND\n\nabc\0",
+    b"SEND\n\nabcdefghijklm",
+    b"MESSAGE\ncontent-length:12\n\nabcdef\0hijkl\0",
+    b" a\t: b \n",
+    b" \n",
+    b"no colon\n",
+    b":no name\n",
 ];
 
 proptest! {
@@ -59,10 +68,56 @@ proptest! {
 
     #[test]
     fn decoding_agrees_with_the_reference(input in octets(), rules in rules(), chunks in chunking()) {
-        let expected = reference::parse(&input, &rules);
-        prop_assert_eq!(&decode(&input, &rules, &[input.len().max(1)]), &expected, "whole");
-        prop_assert_eq!(&decode(&input, &rules, &chunks), &expected, "in chunks");
-        prop_assert_eq!(&decode(&input, &rules, &[1]), &expected, "octet by octet");
+        let expected = reference::parse(&input, &rules, false);
+        for chunks in [&[usize::MAX], &chunks[..], &[1]] {
+            prop_assert_eq!(&frame_by_frame(&input, &rules, cycle(chunks)), &expected, "chunks {:?}", chunks);
+        }
+    }
+
+    #[test]
+    fn in_parts_too(input in octets(), rules in rules(), chunks in chunking()) {
+        let expected = reference::parse(&input, &rules, true);
+        let (whole, open) = part_by_part(&input, &rules, cycle(&[usize::MAX]));
+        prop_assert_eq!(&whole, &expected);
+        for chunks in [&chunks[..], &[1]] {
+            let (result, prefix) = part_by_part(&input, &rules, cycle(chunks));
+            prop_assert_eq!(&result, &expected, "chunks {:?}", chunks);
+            prop_assert_eq!(&prefix, &open, "what came before the end, chunks {:?}", chunks);
+        }
+    }
+
+    #[test]
+    fn a_long_body_comes_in_parts_as_it_does_whole(
+        body in vec(select(vec![0, b'\n', b'\r', b'x', 0xff]), 0..60),
+        counted: bool,
+        max_body in 0..40_usize,
+        eols in 0..3_usize,
+        chunks in chunking(),
+    ) {
+        let body: Vec<u8> = body.into_iter().filter(|octet| counted || *octet != 0).collect();
+        let mut wire = b"MESSAGE\n".to_vec();
+        if counted {
+            wire.extend_from_slice(format!("content-length:{}\n", body.len()).as_bytes());
+        }
+        wire.push(b'\n');
+        wire.extend_from_slice(&body);
+        wire.push(0);
+        wire.extend(std::iter::repeat_n(b'\n', eols));
+        wire.extend_from_slice(b"RECEIPT\nreceipt-id:1\n\n\0");
+        let rules = |max_body| Rules {
+            version: Some(Version::V1_2),
+            limits: Limits { max_body, ..Limits::default() },
+            unescape_connect: false,
+            lenience: Lenience::STRICT,
+        };
+        let whole = frame_by_frame(&wire, &rules(body.len()), cycle(&[usize::MAX]));
+        prop_assert_eq!(whole.0.len(), 2);
+        prop_assert_eq!(&whole.0[0].body, &body);
+        prop_assert_eq!(part_by_part(&wire, &rules(max_body), cycle(&chunks)), (whole.clone(), None));
+        for at in 0..=wire.len() {
+            let split = part_by_part(&wire, &rules(max_body), cycle(&[at, usize::MAX]));
+            prop_assert_eq!(split, (whole.clone(), None), "split at {}", at);
+        }
     }
 
     #[test]
@@ -76,7 +131,12 @@ proptest! {
         let encoder = Encoder::new(version)
             .with_escaped_connect(escape_connect)
             .with_content_length(content_length);
-        let rules = Rules { version: Some(version), limits: Limits::default(), unescape_connect: escape_connect };
+        let rules = Rules {
+            version: Some(version),
+            limits: Limits::default(),
+            unescape_connect: escape_connect,
+            lenience: Lenience::STRICT,
+        };
         let mut wire = BytesMut::new();
         let mut expected = Vec::new();
         for (frame, eols) in &frames {
@@ -95,7 +155,7 @@ proptest! {
             wire.extend(std::iter::repeat_n(b'\n', *eols));
             expected.push(on_arrival(frame, content_length));
         }
-        prop_assert_eq!(decode(&wire, &rules, &chunks), (expected, End::Left(0)));
+        prop_assert_eq!(frame_by_frame(&wire, &rules, cycle(&chunks)), (expected, End::Left(0)));
     }
 
     #[test]
@@ -124,7 +184,14 @@ proptest! {
 /// Each limit with the octets of a peer that never stops, and how many of them the decoder may see before it says so.
 #[test]
 fn each_limit_is_noticed_at_its_octet() {
-    let limits = Limits { max_line: 100, max_headers: 5, max_head: 300, max_body: 1000, max_eols: 50 };
+    let limits = Limits {
+        max_line: 100,
+        max_headers: 5,
+        max_head: 300,
+        max_body: 1000,
+        max_long_body: 2000,
+        max_eols: 50,
+    };
     let long_header = [b"a:", &[b'x'; 90][..], b"\n"].concat();
     let long_header = std::str::from_utf8(&long_header).unwrap();
     let announced = "SEND\ncontent-length:1001\n\n";
@@ -160,6 +227,7 @@ fn no_limit_at_all_is_safe() {
         max_headers: usize::MAX,
         max_head: usize::MAX,
         max_body: usize::MAX,
+        max_long_body: u64::MAX,
         max_eols: usize::MAX,
     };
     let mut decoder = Decoder::new(limits);
@@ -174,37 +242,10 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: default.cases.max(2000), failure_persistence: None, ..default }
 }
 
-fn decoder(rules: &Rules) -> Decoder {
-    let mut decoder = Decoder::new(rules.limits);
-    decoder.set_unescape_connect(rules.unescape_connect);
-    if let Some(version) = rules.version {
-        decoder.set_version(version);
-    }
-    decoder
-}
-
-/// Feeds the input in chunks of these sizes, over and over.
-fn decode(input: &[u8], rules: &Rules, chunks: &[usize]) -> (Vec<Parsed>, End) {
-    let mut decoder = decoder(rules);
-    let mut buffer = BytesMut::new();
-    let mut frames = Vec::new();
-    let mut rest = input;
-    for size in chunks.iter().cycle() {
-        let (chunk, after) = rest.split_at(rest.len().min(*size));
-        buffer.extend_from_slice(chunk);
-        rest = after;
-        loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(frame)) => frames.push(parsed(&frame)),
-                Ok(None) => break,
-                Err(error) => return (frames, End::Error(variant(&error))),
-            }
-        }
-        if rest.is_empty() {
-            break;
-        }
-    }
-    (frames, End::Left(buffer.len()))
+/// Chunks of these sizes, over and over.
+fn cycle(sizes: &[usize]) -> impl FnMut() -> usize {
+    let mut sizes = sizes.iter().cycle();
+    move || *sizes.next().expect("endless")
 }
 
 /// A frame as one receives it, written again.
@@ -213,11 +254,6 @@ fn passed_on(wire: &[u8], encoder: &Encoder, rules: &Rules) -> BytesMut {
     let mut again = BytesMut::new();
     encoder.encode(&received, &mut again).expect("it was encoded before");
     again
-}
-
-fn parsed(frame: &Frame) -> Parsed {
-    let headers = frame.headers().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Parsed { command: frame.command(), headers, body: frame.body().to_vec() }
 }
 
 /// The frame as a receiver sees it.
@@ -279,14 +315,24 @@ fn octets() -> impl Strategy<Value = Vec<u8>> {
 fn rules() -> impl Strategy<Value = Rules> {
     let limits = prop_oneof![
         2 => Just(Limits::default()),
-        1 => (0..24_usize, 0..4_usize, 1..40_usize, 0..8_usize, 0..4_usize).prop_map(
-            |(max_line, max_headers, max_head, max_body, max_eols)| Limits {
-                max_line, max_headers, max_head, max_body, max_eols
+        1 => (0..24_usize, 0..4_usize, 1..40_usize, 0..8_usize, 0..16_u64, 0..4_usize).prop_map(
+            |(max_line, max_headers, max_head, max_body, max_long_body, max_eols)| Limits {
+                max_line, max_headers, max_head, max_body, max_long_body, max_eols
             }
         ),
+        1 => (0..8_usize, 0..16_u64)
+            .prop_map(|(max_body, max_long_body)| Limits { max_body, max_long_body, ..Limits::default() }),
     ];
-    (prop::option::weighted(0.8, version()), limits, prop::bool::weighted(0.2))
-        .prop_map(|(version, limits, unescape_connect)| Rules { version, limits, unescape_connect })
+    let lenience = [prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::bool::weighted(0.2)];
+    let lenience = lenience.prop_map(|[skip_bad_headers, trim_headers, ignore_bodies]| {
+        let mut lenience = Lenience::STRICT;
+        (lenience.skip_bad_headers, lenience.trim_headers) = (skip_bad_headers, trim_headers);
+        lenience.ignore_bodies = ignore_bodies;
+        lenience
+    });
+    (prop::option::weighted(0.8, version()), limits, prop::bool::weighted(0.2), lenience).prop_map(
+        |(version, limits, unescape_connect, lenience)| Rules { version, limits, unescape_connect, lenience },
+    )
 }
 
 fn version() -> impl Strategy<Value = Version> {

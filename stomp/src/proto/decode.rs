@@ -1,14 +1,20 @@
 //! The decoder: octets of any chunking in, frames out.
 //!
 //! Each octet is looked at once: what has been scanned is remembered across calls, so time is linear in octets
-//! whatever the chunking. Octets stay in the caller's buffer until a frame is whole; the frame is then split off
-//! without copying, and the only allocation is the table of its headers.
+//! whatever the chunking. Octets stay in the caller's buffer until a frame, or a part of one, is whole; it is then split
+//! off without copying, and the only allocation is the table of its headers.
+
+mod parts;
 
 use alloc::{string::String, vec::Vec};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Command, DecodeError, Frame, Headers, Limits, Version, escape::Escaping, headers::Span};
+use super::{
+    Command, DecodeError, Frame, Headers, Lenience, Limits, Version, escape::Escaping, headers::Span,
+};
+
+pub use parts::Part;
 
 /// A resumable decoder for one connection, client or server side.
 ///
@@ -29,6 +35,7 @@ pub struct Decoder {
     /// `None` until the version is negotiated.
     version: Option<Version>,
     unescape_connect: bool,
+    lenience: Lenience,
     state: State,
     /// Octets of the buffer that need not be looked at again.
     scanned: usize,
@@ -50,8 +57,31 @@ enum State {
     Body {
         command: Command,
         head: usize,
-        length: Option<usize>,
+        ending: Ending,
     },
+    /// In a body that comes in parts: what is left of it, and how many octets of it may still come.
+    Long {
+        ending: Ending,
+        room: u64,
+    },
+}
+
+/// What is known of a body.
+enum Body {
+    Incomplete,
+    /// The frame's NUL is there.
+    EndsAt(usize),
+    /// It is too long for a whole frame, and may come in parts.
+    Long,
+}
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// After so many octets.
+    Counted(u64),
+    /// At the first NUL.
+    Nul,
 }
 
 impl Decoder {
@@ -63,6 +93,7 @@ impl Decoder {
             limits,
             version: None,
             unescape_connect: false,
+            lenience: Lenience::STRICT,
             state: State::Between,
             scanned: 0,
             line_start: 0,
@@ -82,6 +113,18 @@ impl Decoder {
         self.unescape_connect = unescape;
     }
 
+    /// From the next frame on, forgive this much.
+    pub fn set_lenience(&mut self, lenience: Lenience) {
+        self.lenience = lenience;
+    }
+
+    /// The same decoder, forgiving this much.
+    #[must_use]
+    pub fn with_lenience(mut self, lenience: Lenience) -> Self {
+        self.set_lenience(lenience);
+        self
+    }
+
     /// Starts a new count of end-of-lines between frames; see [`Limits::max_eols`].
     pub fn forgive_eols(&mut self) {
         self.eols = 0;
@@ -93,17 +136,26 @@ impl Decoder {
     /// # Errors
     /// Any [`DecodeError`] is final: further calls repeat it.
     pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
+        self.until_failed(|decoder| decoder.advance::<false>(src))
+    }
+
+    /// An error is final.
+    fn until_failed<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.advance(src);
+        let result = work(self);
         if let Err(error) = &result {
             self.failed = Some(error.clone());
         }
         result
     }
 
-    fn advance(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
+    /// The next frame. With `PARTS` its body may be left in `src`: then the state is [`State::Long`].
+    fn advance<const PARTS: bool>(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
         loop {
             match self.state {
                 State::Between => {
@@ -124,21 +176,42 @@ impl Decoder {
                     if start < end {
                         self.header_line(&src[start..end], start)?;
                     } else {
-                        let length = self.finish_head(command, src)?;
-                        self.state = State::Body { command, head: self.scanned, length };
+                        let ending = self.finish_head::<PARTS>(command, src)?;
+                        self.state = State::Body { command, head: self.scanned, ending };
                     }
                 }
-                State::Body { command, head, length } => {
-                    let Some(end) = self.body_end(src, command, head, length)? else { return Ok(None) };
-                    let mut text = src.split_to(end + 1).freeze();
-                    let body = text.slice(head..end);
-                    text.truncate(head);
-                    let headers = Headers::received(text, &self.spans);
-                    self.start_over();
-                    return Ok(Some(Frame::from_parts(command, headers, body)));
+                State::Body { command, head, ending } => {
+                    let body = match ending {
+                        Ending::Counted(length) => self.counted_body(src, head, length)?,
+                        Ending::Nul => self.body_up_to_nul::<PARTS>(src, command, head)?,
+                    };
+                    return Ok(match body {
+                        Body::Incomplete => None,
+                        Body::EndsAt(end) => Some(self.take_frame(src, command, head, end)),
+                        Body::Long => Some(self.take_head(src, command, head, ending)),
+                    });
+                }
+                State::Long { .. } => {
+                    return Err(DecodeError::BodyTooLong { limit: self.limits.max_body as u64 });
                 }
             }
         }
+    }
+
+    fn take_frame(&mut self, src: &mut BytesMut, command: Command, head: usize, end: usize) -> Frame {
+        let mut text = src.split_to(end + 1).freeze();
+        let body = if self.drops_body(command) { Bytes::new() } else { text.slice(head..end) };
+        text.truncate(head);
+        let headers = Headers::received(text, &self.spans);
+        self.start_over();
+        Frame::from_parts(command, headers, body)
+    }
+
+    fn take_head(&mut self, src: &mut BytesMut, command: Command, head: usize, ending: Ending) -> Frame {
+        let headers = Headers::received(src.split_to(head).freeze(), &self.spans);
+        self.scanned -= head;
+        self.state = State::Long { ending, room: self.limits.max_long_body };
+        Frame::from_parts(command, headers, Bytes::new())
     }
 
     fn start_over(&mut self) {
@@ -206,31 +279,41 @@ impl Decoder {
 
     /// Notes where name and value of a header line are. `start` is the line's place in the buffer.
     fn header_line(&mut self, line: &[u8], start: usize) -> Result<(), DecodeError> {
+        let colon = memchr::memchr(b':', line).unwrap_or(0);
+        let (mut name, mut value) = ((0, colon), (colon + 1, line.len()));
+        if self.lenience.trim_headers && colon > 0 {
+            (name, value) = (trimmed(line, name), trimmed(line, value));
+        }
+        if name.0 == name.1 {
+            return self.not_a_header(line);
+        }
         if self.spans.len() == self.limits.max_headers {
             return Err(DecodeError::TooManyHeaders { limit: self.limits.max_headers });
         }
-        let colon = memchr::memchr(b':', line).unwrap_or(0);
-        if colon == 0 {
-            return Err(self.not_a_header(line));
-        }
         // Offsets are below max_head, which is clamped to 1 GiB.
-        let at = |offset: usize| (start + offset) as u32;
-        self.spans.push(Span { name: (at(0), at(colon)), value: (at(colon + 1), at(line.len())) });
+        let at = |(from, to): (usize, usize)| ((start + from) as u32, (start + to) as u32);
+        self.spans.push(Span { name: at(name), value: at(value) });
         Ok(())
     }
 
-    fn not_a_header(&self, line: &[u8]) -> DecodeError {
+    fn not_a_header(&self, line: &[u8]) -> Result<(), DecodeError> {
         if self.crlf_ends_lines() && line.contains(&b'\r') {
-            DecodeError::StrayCarriageReturn
-        } else if line.starts_with(b":") {
-            DecodeError::EmptyHeaderName
+            Err(DecodeError::StrayCarriageReturn)
+        } else if self.lenience.skip_bad_headers {
+            Ok(())
+        } else if line.contains(&b':') {
+            Err(DecodeError::EmptyHeaderName)
         } else {
-            DecodeError::NoColon(excerpt(line))
+            Err(DecodeError::NoColon(excerpt(line)))
         }
     }
 
     /// The head is whole: checks UTF-8 and carriage returns, unescapes in place, and finds the content-length.
-    fn finish_head(&mut self, command: Command, src: &mut [u8]) -> Result<Option<usize>, DecodeError> {
+    fn finish_head<const PARTS: bool>(
+        &mut self,
+        command: Command,
+        src: &mut [u8],
+    ) -> Result<Ending, DecodeError> {
         let head = &mut src[..self.scanned];
         core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
         // One look at the head instead of one at each line: mostly there is neither.
@@ -243,16 +326,15 @@ impl Decoder {
             .find(|span| head[span.name.0 as usize..span.name.1 as usize] == *b"content-length")
             .map(|span| content_length(&head[span.value.0 as usize..span.value.1 as usize]))
             .transpose()?;
-        match length {
-            Some(length) if length > self.limits.max_body as u64 => {
-                Err(DecodeError::BodyTooLong { limit: self.limits.max_body })
-            }
-            Some(length) if length > 0 && self.refuses_body(command) => {
-                Err(DecodeError::UnexpectedBody(command))
-            }
-            // It is at most max_body, a usize.
-            length => Ok(length.map(|length| length as usize)),
+        let Some(length) = length else { return Ok(Ending::Nul) };
+        let limit = self.body_limit::<PARTS>(command);
+        if length > limit {
+            return Err(DecodeError::BodyTooLong { limit });
         }
+        if length > 0 && self.refuses_body(command) {
+            return Err(DecodeError::UnexpectedBody(command));
+        }
+        Ok(Ending::Counted(length))
     }
 
     fn unescape_head(&mut self, command: Command, head: &mut [u8]) -> Result<(), DecodeError> {
@@ -281,37 +363,65 @@ impl Decoder {
         Ok(())
     }
 
-    /// Where the NUL that ends the frame is.
-    fn body_end(
+    fn counted_body(&self, src: &[u8], head: usize, length: u64) -> Result<Body, DecodeError> {
+        if length > self.limits.max_body as u64 {
+            return Ok(Body::Long);
+        }
+        // It is at most max_body, a usize; a body that no address space holds never arrives.
+        let end = head.saturating_add(length as usize);
+        match src.get(end) {
+            None => Ok(Body::Incomplete),
+            Some(0) => Ok(Body::EndsAt(end)),
+            Some(_) => Err(DecodeError::BodyNotTerminated),
+        }
+    }
+
+    fn body_up_to_nul<const PARTS: bool>(
         &mut self,
         src: &[u8],
         command: Command,
         head: usize,
-        length: Option<usize>,
-    ) -> Result<Option<usize>, DecodeError> {
-        if let Some(length) = length {
-            // A body that no address space holds never arrives.
-            let end = head.saturating_add(length);
-            return match src.get(end) {
-                None => Ok(None),
-                Some(0) => Ok(Some(end)),
-                Some(_) => Err(DecodeError::BodyNotTerminated),
-            };
-        }
-        let found = memchr::memchr(0, &src[self.scanned..]);
-        let end = found.map_or(src.len(), |at| self.scanned + at);
-        self.scanned = end;
+    ) -> Result<Body, DecodeError> {
+        let end = self.octets_before_nul(src);
         if end > head && self.refuses_body(command) {
             return Err(DecodeError::UnexpectedBody(command));
         }
         if end - head > self.limits.max_body {
-            return Err(DecodeError::BodyTooLong { limit: self.limits.max_body });
+            let (whole, limit) = (self.limits.max_body as u64, self.body_limit::<PARTS>(command));
+            return if limit > whole { Ok(Body::Long) } else { Err(DecodeError::BodyTooLong { limit }) };
         }
-        Ok(found.map(|_| end))
+        Ok(if end < src.len() { Body::EndsAt(end) } else { Body::Incomplete })
+    }
+
+    /// Where the first NUL is that was not looked at yet; the end of `src` if there is none.
+    fn octets_before_nul(&mut self, src: &[u8]) -> usize {
+        let found = memchr::memchr(0, &src[self.scanned..]);
+        self.scanned = found.map_or(src.len(), |at| self.scanned + at);
+        self.scanned
+    }
+
+    /// How long a body may be.
+    fn body_limit<const PARTS: bool>(&self, command: Command) -> u64 {
+        let whole = self.limits.max_body as u64;
+        if PARTS && command.may_have_body() { whole.max(self.limits.max_long_body) } else { whole }
     }
 
     fn refuses_body(&self, command: Command) -> bool {
-        !command.may_have_body() && self.version != Some(Version::V1_0)
+        !command.may_have_body() && self.version != Some(Version::V1_0) && !self.lenience.ignore_bodies
+    }
+
+    fn drops_body(&self, command: Command) -> bool {
+        !command.may_have_body() && self.lenience.ignore_bodies
+    }
+}
+
+/// The part of `line` between `from` and `to` without the blanks around it.
+fn trimmed(line: &[u8], (from, to): (usize, usize)) -> (usize, usize) {
+    let is_text = |octet: &u8| !matches!(octet, b' ' | b'\t');
+    let text = &line[from..to];
+    match (text.iter().position(is_text), text.iter().rposition(is_text)) {
+        (Some(first), Some(last)) => (from + first, from + last + 1),
+        _ => (from, from),
     }
 }
 
@@ -351,6 +461,38 @@ mod tests {
         buffer.extend_from_slice(b"\0");
         let frame = decoder.decode(&mut buffer).unwrap().unwrap();
         assert_eq!((frame.body().len(), decoder.scanned, buffer.len()), (10_000, 0, 0));
+    }
+
+    #[test]
+    fn nor_in_a_long_body() {
+        let limits = Limits { max_body: 10, ..Limits::default() };
+        let mut decoder = Decoder::new(limits);
+        let mut buffer = BytesMut::from("MESSAGE\n\n");
+        let mut body = 0;
+        for octet in core::iter::repeat_n(&b'x', 10_000) {
+            buffer.extend_from_slice(&[*octet]);
+            while let Some(part) = decoder.decode_part(&mut buffer).unwrap() {
+                if let Part::Body(octets) = part {
+                    body += octets.len();
+                }
+            }
+            // Until the body is known to be long it is held; then nothing is.
+            assert_eq!(decoder.scanned, buffer.len());
+            assert!(buffer.len() <= 9 + 10 && (body == 0 || buffer.is_empty()));
+        }
+        assert_eq!(body, 10_000);
+    }
+
+    #[test]
+    fn a_long_body_is_none_for_whole_frames() {
+        let limits = Limits { max_body: 2, ..Limits::default() };
+        let mut decoder = Decoder::new(limits);
+        let mut buffer = BytesMut::from("MESSAGE\n\nab\0MESSAGE\n\nabc\0");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().body(), "ab");
+        assert!(matches!(decoder.decode_part(&mut buffer), Ok(Some(Part::Head { length: None, .. }))));
+        let too_long = DecodeError::BodyTooLong { limit: 2 };
+        assert_eq!(decoder.decode(&mut buffer), Err(too_long.clone()));
+        assert_eq!(decoder.decode_part(&mut buffer), Err(too_long), "it is final");
     }
 
     #[test]

@@ -62,11 +62,12 @@ pub enum DecodeError {
         /// In octets.
         limit: usize,
     },
-    /// More than [`Limits::max_body`](super::Limits::max_body).
+    /// More than [`Limits::max_body`](super::Limits::max_body) or, in parts,
+    /// [`Limits::max_long_body`](super::Limits::max_long_body).
     #[error("the peer sent, or announced, a body over the limit of {limit} octets")]
     BodyTooLong {
         /// In octets.
-        limit: usize,
+        limit: u64,
     },
     /// More than [`Limits::max_eols`](super::Limits::max_eols).
     #[error("the peer sent more than {limit} end-of-lines within a second")]

@@ -1,7 +1,9 @@
 //! A second decoder, written to be obviously right rather than fast: one octet at a time, every line copied, nothing
 //! shared with the real one but the names of its types.
 
-use stompwire::proto::{Command, DecodeError, Limits, Version};
+use stompwire::proto::{Command, DecodeError, Lenience, Limits, Version};
+
+pub(crate) mod feed;
 
 /// What is in force.
 #[derive(Debug, Clone, Copy)]
@@ -10,18 +12,32 @@ pub(crate) struct Rules {
     pub(crate) version: Option<Version>,
     pub(crate) limits: Limits,
     pub(crate) unescape_connect: bool,
+    pub(crate) lenience: Lenience,
 }
 
 /// One frame.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) command: Command,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
+struct Head {
+    command: Command,
+    lines: Vec<Line>,
+    /// On the wire.
+    len: usize,
+}
+
+enum Line {
+    /// Name and value as they came.
+    Header(Vec<u8>, Vec<u8>),
+    Skipped(Vec<u8>),
+}
+
 /// How the input ends.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// So many octets are not consumed yet.
     Left(usize),
@@ -29,8 +45,8 @@ pub(crate) enum End {
     Error(&'static str),
 }
 
-/// All frames of the input, and how it ends.
-pub(crate) fn parse(mut input: &[u8], rules: &Rules) -> (Vec<Parsed>, End) {
+/// All frames of the input, and how it ends. With `parts` a body may be as long as it may be in parts.
+pub(crate) fn parse(mut input: &[u8], rules: &Rules, parts: bool) -> (Vec<Parsed>, End) {
     let mut frames = Vec::new();
     loop {
         match rules.skip_eols(&mut input) {
@@ -38,7 +54,7 @@ pub(crate) fn parse(mut input: &[u8], rules: &Rules) -> (Vec<Parsed>, End) {
             Ok(false) => return (frames, End::Left(input.len())),
             Err(error) => return (frames, End::Error(error)),
         }
-        match rules.frame(input) {
+        match rules.frame(input, parts) {
             Ok(Some((frame, used))) => {
                 frames.push(frame);
                 input = &input[used..];
@@ -75,13 +91,20 @@ impl Rules {
     }
 
     /// The frame at the front and its length on the wire, if it is whole.
-    fn frame(&self, input: &[u8]) -> Result<Option<(Parsed, usize)>, &'static str> {
-        let Some((command, headers, head)) = self.head(input)? else { return Ok(None) };
-        let headers = self.text(command, headers)?;
+    fn frame(&self, input: &[u8], parts: bool) -> Result<Option<(Parsed, usize)>, &'static str> {
+        let Some(Head { command, lines, len: head }) = self.head(input)? else { return Ok(None) };
+        let headers = self.text(command, lines)?;
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let length = length.map(|(_, value)| content_length(value)).transpose()?;
-        let body_is_fine = command.may_have_body() || self.version == Some(Version::V1_0);
-        if length.is_some_and(|length| length > self.limits.max_body as u64) {
+        let ignored = self.lenience.ignore_bodies && !command.may_have_body();
+        let body_is_fine = command.may_have_body() || self.version == Some(Version::V1_0) || ignored;
+        let limit = match self.limits {
+            Limits { max_body, max_long_body, .. } if parts && command.may_have_body() => {
+                max_long_body.max(max_body as u64)
+            }
+            Limits { max_body, .. } => max_body as u64,
+        };
+        if length.is_some_and(|length| length > limit) {
             return Err("BodyTooLong");
         }
         if length.is_some_and(|length| length > 0) && !body_is_fine {
@@ -101,12 +124,15 @@ impl Rules {
             };
             if ends {
                 let used = head + body.len() + 1;
+                if ignored {
+                    body.clear();
+                }
                 return Ok(Some((Parsed { command, headers, body }, used)));
             }
             if !body_is_fine {
                 return Err("UnexpectedBody");
             }
-            if body.len() == self.limits.max_body {
+            if body.len() as u64 == limit {
                 return Err("BodyTooLong");
             }
             body.push(octet);
@@ -114,11 +140,10 @@ impl Rules {
         Ok(None)
     }
 
-    /// Command, raw headers and the length of the head.
-    #[expect(clippy::type_complexity, reason = "private to this parser")]
-    fn head(&self, input: &[u8]) -> Result<Option<(Command, Vec<(Vec<u8>, Vec<u8>)>, usize)>, &'static str> {
+    fn head(&self, input: &[u8]) -> Result<Option<Head>, &'static str> {
         let mut command = None;
-        let mut headers = Vec::new();
+        let mut lines = Vec::new();
+        let mut headers = 0;
         let mut line = Vec::new();
         for (at, &octet) in input.iter().enumerate() {
             match octet {
@@ -130,12 +155,16 @@ impl Rules {
                     let line = std::mem::take(&mut line);
                     match command {
                         None => command = Some(Command::parse(&line).ok_or("UnknownCommand")?),
-                        Some(command) if line.is_empty() => return Ok(Some((command, headers, at + 1))),
+                        Some(command) if line.is_empty() => {
+                            return Ok(Some(Head { command, lines, len: at + 1 }));
+                        }
                         Some(_) => {
-                            if headers.len() == self.limits.max_headers {
+                            let line = self.header_line(&line)?;
+                            headers += usize::from(matches!(line, Line::Header(..)));
+                            if headers > self.limits.max_headers {
                                 return Err("TooManyHeaders");
                             }
-                            headers.push(self.header(&line)?);
+                            lines.push(line);
                         }
                     }
                 }
@@ -155,27 +184,37 @@ impl Rules {
         Ok(None)
     }
 
-    fn header(&self, line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
-        let stray = self.crlf() && line.contains(&b'\r');
-        let colon = match line.iter().position(|&octet| octet == b':') {
-            None | Some(0) if stray => return Err("StrayCarriageReturn"),
-            None => return Err("NoColon"),
-            Some(0) => return Err("EmptyHeaderName"),
-            Some(colon) => colon,
-        };
-        Ok((line[..colon].to_vec(), line[colon + 1..].to_vec()))
+    fn header_line(&self, line: &[u8]) -> Result<Line, &'static str> {
+        let mut parts = line.splitn(2, |&octet| octet == b':').map(|part| self.trimmed(part));
+        match (parts.next(), parts.next()) {
+            (Some(name), Some(value)) if !name.is_empty() => Ok(Line::Header(name, value)),
+            _ if self.crlf() && line.contains(&b'\r') => Err("StrayCarriageReturn"),
+            _ if self.lenience.skip_bad_headers => Ok(Line::Skipped(line.to_vec())),
+            (_, None) => Err("NoColon"),
+            _ => Err("EmptyHeaderName"),
+        }
     }
 
-    fn text(
-        &self,
-        command: Command,
-        headers: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<Vec<(String, String)>, &'static str> {
+    fn trimmed(&self, text: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        while self.lenience.trim_headers && (text.ends_with(b" ") || text.ends_with(b"\t")) {
+            text.pop();
+        }
+        while self.lenience.trim_headers && (text.starts_with(b" ") || text.starts_with(b"\t")) {
+            text.remove(0);
+        }
+        text
+    }
+
+    fn text(&self, command: Command, lines: Vec<Line>) -> Result<Vec<(String, String)>, &'static str> {
         let utf8 = |octets| String::from_utf8(octets).map_err(|_| "NotUtf8");
-        let headers: Vec<(String, String)> = headers
-            .into_iter()
-            .map(|(name, value)| Ok((utf8(name)?, utf8(value)?)))
-            .collect::<Result<_, &'static str>>()?;
+        let mut headers = Vec::new();
+        for line in lines {
+            match line {
+                Line::Header(name, value) => headers.push((utf8(name)?, utf8(value)?)),
+                Line::Skipped(line) => drop(utf8(line)?),
+            }
+        }
         let escapes = match (command, self.version) {
             (Command::Connected, _) => "",
             (Command::Connect | Command::Stomp, _) if self.unescape_connect => "ncr\\",
