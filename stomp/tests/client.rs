@@ -2,6 +2,8 @@
 #![cfg(all(feature = "tokio", feature = "broker"))]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
+mod support;
+
 use std::time::Duration;
 
 use stompwire::{
@@ -11,53 +13,11 @@ use stompwire::{
     proto::{HeartBeat, SessionError},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::duplex,
     time::{Instant, timeout},
 };
 
-/// Longer than any test should take.
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// A peer that says what the test tells it to.
-struct Peer {
-    transport: DuplexStream,
-}
-
-impl Peer {
-    /// Reads exactly these octets.
-    async fn expect(&mut self, octets: &str) {
-        let mut read = vec![0; octets.len()];
-        timeout(LIMIT, self.transport.read_exact(&mut read)).await.expect("in time").expect("octets");
-        assert_eq!(String::from_utf8_lossy(&read), octets);
-    }
-
-    async fn say(&mut self, octets: &str) {
-        self.transport.write_all(octets.as_bytes()).await.expect("written");
-    }
-
-    /// Nothing more has come, and the client is still there.
-    async fn expect_nothing(&mut self) {
-        let more = timeout(Duration::from_millis(50), self.transport.read_u8()).await;
-        assert!(more.is_err(), "unexpected octets: {more:?}");
-    }
-}
-
-/// A connected client and its peer. `answer` is put into CONNECTED.
-async fn pair(options: ConnectOptions, capacity: usize, answer: &str) -> (Client, Peer) {
-    let (ours, theirs) = duplex(capacity);
-    let heart_beat = options.session.heart_beat;
-    let connecting = tokio::spawn(Client::over(ours, options));
-    let mut peer = Peer { transport: theirs };
-    peer.expect(&format!("CONNECT\naccept-version:1.0,1.1,1.2\nhost:/\nheart-beat:{heart_beat}\n\n\0")).await;
-    peer.say(&format!("CONNECTED\n{answer}\n\0\n")).await;
-    (connecting.await.unwrap().unwrap(), peer)
-}
-
-fn options() -> ConnectOptions {
-    let mut options = ConnectOptions::default();
-    options.session.heart_beat = HeartBeat::NONE;
-    options
-}
+use support::{LIMIT, options, pair};
 
 async fn broker() -> Broker {
     Broker::builder().start().await.unwrap()
@@ -70,8 +30,8 @@ async fn connect(broker: &Broker, options: ConnectOptions) -> Client {
 #[tokio::test]
 async fn a_batch_is_one_piece_on_the_wire_and_receipts_resolve_by_their_own_id() {
     let (client, mut peer) = pair(options(), 1 << 20, "version:1.2\nserver:script\n").await;
-    assert_eq!(client.version(), Version::V1_2);
-    assert_eq!(client.connected().server.as_deref(), Some("script"));
+    assert_eq!(client.version(), Some(Version::V1_2));
+    assert_eq!(client.connected().unwrap().server.as_deref(), Some("script"));
     let frames = ["a", "b", "c"].map(|body| Frame::send("/queue/q", body).with_header("x", "1:2"));
     let mut receipts = client.send_batch(frames).await.unwrap();
     let send = |id: u32, body: &str| {
@@ -193,7 +153,7 @@ async fn a_frame_that_cannot_be_encoded_fails_alone() {
     }
     assert!(matches!(
         &outcomes[..],
-        [Ok(()), Err(Unconfirmed::NotSent(ConnectionError::Session(SessionError::Encode(_)))), Ok(())]
+        [Ok(()), Err(Unconfirmed::NotSent(SendError::Refused(SessionError::Encode(_)))), Ok(())]
     ));
     assert_eq!(broker.queue("q").unwrap().messages, 2);
 }
@@ -319,7 +279,7 @@ async fn messages_arrive_and_are_acknowledged_in_every_version() {
         let mut options = options();
         options.session.versions = vec![version];
         let client = connect(&broker, options).await;
-        assert_eq!(client.version(), version);
+        assert_eq!(client.version(), Some(version));
         let receipts =
             client.send_batch((0..10).map(|n| Frame::send("/queue/q", n.to_string()))).await.unwrap();
         for receipt in receipts {
@@ -330,7 +290,7 @@ async fn messages_arrive_and_are_acknowledged_in_every_version() {
         let subscribe = Subscribe::to("/queue/q").with_ack(ack).with_prefetch(3);
         let mut messages = client.subscribe(subscribe).await.unwrap();
         for n in 0..10 {
-            let message = timeout(LIMIT, messages.next()).await.expect("a message").unwrap();
+            let message = timeout(LIMIT, messages.next()).await.expect("a message").unwrap().unwrap();
             assert_eq!(message.body(), &n.to_string());
             messages.ack(&message).await.unwrap();
         }
@@ -338,4 +298,25 @@ async fn messages_arrive_and_are_acknowledged_in_every_version() {
         client.close(LIMIT).await.unwrap();
         assert_eq!(broker.queue("q").unwrap().messages, 0, "{version}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_reads_nothing_for_the_receipt_timeout_is_told_of() {
+    let (client, mut peer) = pair(options(), 4096, "version:1.2\n").await;
+    let stuck = client.send_with_receipt(Frame::send("q", vec![b'x'; 1 << 20])).await.unwrap();
+    peer.expect("SEND\ndestination:q\nreceipt:1\n").await;
+    let start = Instant::now();
+    // Queued behind it, and never taken by the connection's task.
+    let waiting = client.send_with_receipt(Frame::send("q", "small")).await.unwrap();
+    let refused = waiting.await;
+    assert!(matches!(refused, Err(Unconfirmed::NotSent(SendError::Stalled(_)))), "{refused:?}");
+    assert_eq!(start.elapsed().as_secs(), 30);
+    assert!(matches!(stuck.await, Err(Unconfirmed::TimedOut)));
+    // From now on at once: whoever sends is not kept waiting.
+    let late = client.send_with_receipt(Frame::send("q", "late")).await.unwrap().await;
+    assert!(matches!(late, Err(Unconfirmed::NotSent(SendError::Stalled(_)))), "{late:?}");
+    assert_eq!(start.elapsed().as_secs(), 30);
+    let error = client.close(Duration::from_secs(2)).await.unwrap_err();
+    assert!(matches!(error, ConnectionError::Session(SessionError::CloseTimeout(_))), "{error}");
+    assert_eq!(start.elapsed().as_secs(), 32);
 }

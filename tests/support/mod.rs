@@ -145,12 +145,12 @@ pub(crate) fn consume(url: &str, queue: &str, quiet: Duration) -> Consumed {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::connect(&url.parse().unwrap(), ConnectOptions::default()).await.unwrap();
-        let subscribe = Subscribe::to(&format!("/amq/queue/{queue}")).with_prefetch(500);
+        let subscribe = Subscribe::to(format!("/amq/queue/{queue}")).with_prefetch(500);
         let mut messages = client.subscribe(subscribe).await.unwrap();
         let mut consumed = Consumed::default();
         while let Ok(message) = tokio::time::timeout(quiet, messages.next()).await {
-            let message = message.expect("the connection lives");
-            judge(&message, &mut consumed);
+            let message = message.expect("the connection lives").unwrap();
+            judge(message.frame(), &mut consumed);
             messages.ack(&message).await.unwrap();
         }
         client.close(LIMIT).await.unwrap();

@@ -1,51 +1,42 @@
-//! The task of one connection: moves octets between transport and session, and outcomes to whoever waits.
+//! What the connection's task does while it is connected: commands to frames, events to whoever waits.
 
 use std::{
-    collections::HashMap,
-    future::{Future, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{Semaphore, mpsc, watch},
-    time::{Instant, Sleep, sleep_until, timeout},
-};
-use tokio_util::io::{poll_read_buf, poll_write_buf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    ConnectionError, Unconfirmed,
+    ConnectionError, Message, SendError, SubscriptionError, Unconfirmed,
+    desk::{Desk, Registered},
+    link::Link,
+    mailbox::Mailbox,
     receipt::{Room, Token},
 };
 use crate::proto::{
-    ClientEvent, ClientOptions, ClientSession, Connected, Encoder, Frame, Headers, SendTemplate,
-    SessionError, Time,
+    ClientEvent, Frame, Headers, Refused, SendTemplate, SessionError, Subscribe, Time, Verdict,
 };
 
-/// Room for one read. RECEIPTs are some 40 octets: one read takes 1,500 of them.
-const READ: usize = 64 * 1024;
 /// No more commands are taken while this much waits to be written: enough for one large vectored write, and the rest
 /// stays with the senders.
 const HIGH_WATER: usize = 256 * 1024;
 /// Commands taken at once, to leave in one write.
-const COMMANDS_AT_ONCE: usize = 64;
-/// For closing the transport's writing half, once all is said.
-const SHUTDOWN: Duration = Duration::from_secs(1);
+pub(super) const COMMANDS_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 pub(crate) enum Command {
+    One(Outgoing),
     /// Frames to send, in this order, in one write if they fit.
     Frames(Vec<Outgoing>),
     Subscribe {
-        id: String,
-        destination: String,
-        frame: Frame,
+        id: u64,
+        subscribe: Subscribe,
+        mailbox: Arc<Mailbox>,
         token: Token,
-        messages: mpsc::Sender<Frame>,
     },
     /// Drain, disconnect and close.
     Close {
@@ -57,12 +48,20 @@ pub(crate) enum Command {
 pub(crate) struct Outgoing {
     pub(crate) payload: Payload,
     pub(crate) claim: Claim,
+    /// The number of the only connection it may go over.
+    only_on: Option<u64>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Payload {
     Frame(Frame),
     Template { template: Arc<SendTemplate>, headers: Headers, body: Bytes },
+    Unsubscribe(u64),
+    Settle { verdict: Verdict, subscription: u64, message: Frame, transaction: Option<u64> },
+    Begin(u64),
+    InTransaction { transaction: u64, frame: Frame },
+    Commit(u64),
+    Abort(u64),
 }
 
 /// What a frame holds until it is done with.
@@ -72,30 +71,67 @@ pub(crate) enum Claim {
     Token(Token),
     /// Until it is queued for writing.
     Room(Room),
+    Nothing,
 }
 
-#[derive(Debug)]
-struct Route {
-    destination: String,
-    messages: mpsc::Sender<Frame>,
+impl Outgoing {
+    pub(crate) const fn receipted(payload: Payload, token: Token) -> Self {
+        Self { payload, claim: Claim::Token(token), only_on: None }
+    }
+
+    pub(super) const fn plain(payload: Payload, room: Room) -> Self {
+        Self { payload, claim: Claim::Room(room), only_on: None }
+    }
+
+    pub(super) const fn left_behind(payload: Payload) -> Self {
+        Self { payload, claim: Claim::Nothing, only_on: None }
+    }
+
+    /// The same, for one connection only.
+    pub(super) fn only_on(mut self, connection: impl Into<Option<u64>>) -> Self {
+        self.only_on = connection.into();
+        self
+    }
+
+    /// Tells whoever waits that it was not sent.
+    pub(super) fn refuse(self, error: SendError) {
+        let lost = matches!(error, SendError::NotConnected(_));
+        let error = if lost && self.only_on.is_some() { SendError::Stale } else { error };
+        if let Claim::Token(token) = self.claim {
+            token.resolve(Err(Unconfirmed::NotSent(error)));
+        }
+    }
 }
 
-pub(crate) struct Driver<T> {
-    transport: T,
-    session: ClientSession<Token>,
-    input: BytesMut,
-    commands: mpsc::Receiver<Command>,
-    taken: Vec<Command>,
-    routes: HashMap<String, Route>,
-    /// Closed at the end, so that nobody waits for room any more.
-    windows: [Arc<Semaphore>; 2],
-    ended: watch::Sender<Option<ConnectionError>>,
-    connected: Option<Connected>,
+impl From<Outgoing> for Command {
+    fn from(outgoing: Outgoing) -> Self {
+        Self::One(outgoing)
+    }
+}
+
+impl Command {
+    /// Tells whoever waits that it was not carried out.
+    pub(super) fn refuse(self, error: &SendError) {
+        match self {
+            Self::One(outgoing) => outgoing.refuse(error.clone()),
+            Self::Frames(frames) => frames.into_iter().for_each(|outgoing| outgoing.refuse(error.clone())),
+            Self::Subscribe { token, mailbox, .. } => {
+                mailbox.end(None);
+                token.resolve(Err(Unconfirmed::NotSent(error.clone())));
+            }
+            Self::Close { .. } => {}
+        }
+    }
+}
+
+/// One connection's turn at the desk.
+pub(super) struct Driver<'a, T> {
+    link: &'a mut Link<T>,
+    desk: &'a mut Desk,
+    number: u64,
     drain: Drain,
-    needs_flush: bool,
-    origin: Instant,
-    sleep: Pin<Box<Sleep>>,
-    close_timeout: Duration,
+    /// A frame without a receipt was refused and logged: once a connection is enough.
+    has_warned: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,286 +139,319 @@ enum Drain {
     /// Commands are welcome.
     No,
     /// Waiting for the last receipts.
-    Until(Time),
+    Until { deadline: Time, within: Duration },
     /// DISCONNECT is queued; the session keeps its deadline.
     Disconnecting,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
-    pub(crate) fn new(
-        transport: T,
-        options: ClientOptions,
-        commands: mpsc::Receiver<Command>,
-        windows: [Arc<Semaphore>; 2],
-        ended: watch::Sender<Option<ConnectionError>>,
-    ) -> Result<Self, ConnectionError> {
-        let close_timeout = options.close_timeout;
-        Ok(Self {
-            transport,
-            session: ClientSession::new(options, Time::ZERO)?,
-            input: BytesMut::new(),
-            commands,
-            taken: Vec::new(),
-            routes: HashMap::new(),
-            windows,
-            ended,
-            connected: None,
-            drain: Drain::No,
-            needs_flush: false,
-            origin: Instant::now(),
-            sleep: Box::pin(sleep_until(Instant::now())),
-            close_timeout,
-        })
+impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
+    pub(super) fn new(link: &'a mut Link<T>, desk: &'a mut Desk, number: u64) -> Self {
+        Self { link, desk, number, drain: Drain::No, has_warned: false }
     }
 
-    /// Runs until the server has said CONNECTED.
-    pub(crate) async fn handshake(&mut self) -> Result<Connected, ConnectionError> {
-        loop {
-            poll_fn(|cx| self.turn(cx, false)).await?;
-            if let Some(connected) = self.connected.take() {
-                return Ok(connected);
-            }
-        }
-    }
-
-    pub(crate) fn encoder(&self) -> Encoder {
-        *self.session.encoder()
-    }
-
-    /// Runs until the connection ends, then tells everybody who waits.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the connection ends. Whoever waits for a receipt of this connection has been told when it returns.
+    pub(super) async fn run(mut self) -> ConnectionError {
+        self.subscribe_anew();
         let end = loop {
-            if let Err(end) = poll_fn(|cx| self.turn(cx, true)).await {
+            if let Err(end) = poll_fn(|cx| self.turn(cx)).await {
                 break end;
             }
         };
-        self.resolve_all(&end);
-        self.ended.send_replace(Some(end));
-        // Best effort: the peer may be gone, and all outcomes are told already.
-        drop(timeout(SHUTDOWN, self.transport.shutdown()).await);
+        for token in self.link.session.take_pending() {
+            token.resolve(Err(Unconfirmed::ConnectionLost(end.clone())));
+        }
+        end
     }
 
     /// One look at everything that can make progress; ready if something did.
-    fn turn(&mut self, cx: &mut Context<'_>, serve: bool) -> Poll<Result<(), ConnectionError>> {
-        let mut progress = self.poll_read(cx)?;
-        if serve {
-            progress |= self.poll_commands(cx)?;
-            self.continue_drain()?;
-        }
-        progress |= self.poll_write(cx)?;
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        // Events first: some may have been read with CONNECTED.
+        let mut progress = self.handle_events()?;
+        progress |= self.link.poll_read(cx)?;
+        progress |= self.poll_commands(cx);
+        self.continue_drain()?;
+        progress |= self.link.poll_write(cx)?;
         progress |= self.poll_time(cx)?;
         if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
-        self.input.reserve(READ);
-        match poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Ok(0)) => Err(ConnectionError::ClosedByServer),
-            Poll::Ready(Ok(_)) => {
-                let now = self.now();
-                self.session.read(now);
-                while let Some(event) = self.session.next_event(&mut self.input, now)? {
-                    self.handle(event)?;
+    fn handle_events(&mut self) -> Result<bool, ConnectionError> {
+        let mut any = false;
+        while let Some(event) = self.link.next_event()? {
+            any = true;
+            match event {
+                ClientEvent::Receipt(token) => token.resolve(Ok(())),
+                ClientEvent::Message { subscription, frame } => self.deliver(subscription, frame),
+                ClientEvent::Error { frame, token } => {
+                    let frame = Arc::new(frame);
+                    if let Some(token) = token {
+                        token.resolve(Err(Unconfirmed::Refused(Arc::clone(&frame))));
+                    }
+                    return Err(ConnectionError::ServerError(frame));
                 }
-                Ok(true)
+                ClientEvent::Disconnected => return Err(ConnectionError::ClosedByUs),
+                ClientEvent::Connected(_) | ClientEvent::StrayReceipt | ClientEvent::StrayMessage(_) => {}
             }
-            Poll::Ready(Err(error)) => Err(error.into()),
         }
+        Ok(any)
     }
 
-    fn poll_commands(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
-        if !matches!(self.drain, Drain::No) || self.session.outbox_len() >= HIGH_WATER {
-            // The write, or the end, will wake us.
-            return Ok(false);
+    fn deliver(&mut self, subscription: u64, frame: Frame) {
+        let Some(Registered { mailbox, subscribe }) = self.desk.subscriptions.get(&subscription) else {
+            return;
+        };
+        if mailbox.put(Message::new(frame, subscription, self.number)) {
+            return;
         }
-        let mut taken = std::mem::take(&mut self.taken);
-        match self.commands.poll_recv_many(cx, &mut taken, COMMANDS_AT_ONCE) {
-            Poll::Pending => {}
-            Poll::Ready(0) => self.start_drain(self.close_timeout),
-            Poll::Ready(_) => {
-                let now = self.now();
+        let credit = subscribe.prefetch;
+        crate::log::warn!(
+            destination = %subscribe.destination,
+            credit,
+            "a subscription was cancelled: the server sent more messages than its credit allows; take them faster, or let them be acknowledged"
+        );
+        mailbox.end(Some(SubscriptionError::Overrun { credit }));
+        self.unsubscribe(subscription, None);
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        if !matches!(self.drain, Drain::No) {
+            return false;
+        }
+        if self.link.session.outbox_len() >= HIGH_WATER {
+            return self.refuse_if_stalled(cx);
+        }
+        let mut progress = self.desk.poll_wake(cx);
+        if progress {
+            self.acknowledge_taken(false);
+        }
+        let mut taken = std::mem::take(&mut self.desk.taken);
+        let received = self.desk.commands.poll_recv_many(cx, &mut taken, COMMANDS_AT_ONCE);
+        match received {
+            Poll::Ready(count @ 1..) => {
+                debug_assert_eq!(count, taken.len());
+                progress = true;
+                let now = self.link.now();
                 taken.drain(..).for_each(|command| self.execute(command, now));
-                self.taken = taken;
-                return Ok(true);
+            }
+            // Everything that was queued before is done: now what was left behind.
+            Poll::Pending => progress |= self.clear_left_behind(),
+            Poll::Ready(_) => {
+                self.clear_left_behind();
+                self.start_drain(self.desk.close_timeout());
+                progress = true;
             }
         }
-        self.taken = taken;
-        Ok(false)
+        self.desk.taken = taken;
+        progress
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
-        if self.session.outbox().has_remaining() {
-            return match poll_write_buf(Pin::new(&mut self.transport), cx, self.session.outbox()) {
-                Poll::Pending => Ok(false),
-                Poll::Ready(Ok(0)) => Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
-                Poll::Ready(Ok(_)) => {
-                    self.session.wrote(self.now());
-                    self.needs_flush = true;
-                    Ok(true)
+    /// While the server reads nothing, commands wait where they are; after the receipt timeout they are refused, so that
+    /// nobody waits for ever.
+    fn refuse_if_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(limit) = self.stall_limit().filter(|at| self.link.now() >= *at) else {
+            // The write, or the time, will wake us.
+            return false;
+        };
+        let since = self.link.stalled_since().unwrap_or(limit);
+        let error = SendError::Stalled(self.link.now().saturating_sub(since));
+        let mut progress = false;
+        while let Poll::Ready(Some(command)) = self.desk.commands.poll_recv(cx) {
+            progress = true;
+            match command {
+                Command::Close { within } => {
+                    self.start_drain(within);
+                    break;
                 }
-                Poll::Ready(Err(error)) => Err(error.into()),
-            };
+                other => other.refuse(&error),
+            }
         }
-        if self.needs_flush && Pin::new(&mut self.transport).poll_flush(cx)?.is_ready() {
-            self.needs_flush = false;
-        }
-        Ok(false)
+        progress
+    }
+
+    /// When a write that has been waiting since then counts as stalled.
+    fn stall_limit(&self) -> Option<Time> {
+        let since = self.link.stalled_since()?;
+        Some(since.saturating_add(self.desk.receipt_timeout()?))
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionError> {
         let drain = match self.drain {
-            Drain::Until(deadline) => Some(deadline),
+            Drain::Until { deadline, within } => Some((deadline, within)),
             _ => None,
         };
-        let Some(next) = [self.session.next_timeout(), drain].into_iter().flatten().min() else {
-            return Ok(false);
-        };
-        // Re-arming costs more than a spurious wake-up: a timer that is early enough stays as it is.
-        let next = self.origin + next;
-        if next < self.sleep.deadline() || self.sleep.is_elapsed() {
-            self.sleep.as_mut().reset(next);
-        }
-        if self.sleep.as_mut().poll(cx).is_pending() {
+        let now = self.link.now();
+        let stall = self.stall_limit().filter(|at| *at > now);
+        let also = [drain.map(|(deadline, _)| deadline), stall].into_iter().flatten().min();
+        if !self.link.poll_time(cx, also)? {
             return Ok(false);
         }
-        let now = self.now();
-        if drain.is_some_and(|deadline| now >= deadline) {
-            return Err(SessionError::CloseTimeout(self.close_timeout).into());
+        let now = self.link.now();
+        if let Some((_, within)) = drain.filter(|(deadline, _)| now >= *deadline) {
+            return Err(SessionError::CloseTimeout(within).into());
         }
-        self.session.handle_timeout(now)?;
-        while let Some(token) = self.session.expire(now) {
+        while let Some(token) = self.link.session.expire(now) {
             token.resolve(Err(Unconfirmed::TimedOut));
         }
         Ok(true)
     }
 
-    fn handle(&mut self, event: ClientEvent<Token>) -> Result<(), ConnectionError> {
-        match event {
-            ClientEvent::Connected(connected) => self.connected = Some(connected),
-            ClientEvent::Receipt(token) => token.resolve(Ok(())),
-            ClientEvent::StrayReceipt => {}
-            ClientEvent::Message { frame, .. } | ClientEvent::StrayMessage(frame) => self.deliver(frame)?,
-            ClientEvent::Error { frame, token } => {
-                let frame = Arc::new(frame);
-                if let Some(token) = token {
-                    token.resolve(Err(Unconfirmed::Refused(Arc::clone(&frame))));
-                }
-                return Err(ConnectionError::ServerError(frame));
-            }
-            ClientEvent::Disconnected => return Err(ConnectionError::ClosedByUs),
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, message: Frame) -> Result<(), ConnectionError> {
-        let id = match message.header("subscription") {
-            Some(id) => Some(id.to_owned()),
-            // A server of 1.0 may leave it out.
-            None => {
-                let destination = message.header("destination");
-                let mut routes = self.routes.iter();
-                routes
-                    .find(|(_, route)| Some(route.destination.as_str()) == destination)
-                    .map(|(id, _)| id.clone())
-            }
-        };
-        // A message for a subscription just dropped is nothing unusual.
-        let Some(route) = id.as_ref().and_then(|id| self.routes.get(id)) else { return Ok(()) };
-        match route.messages.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(ConnectionError::Overrun(route.messages.max_capacity()))
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                if let Some(id) = id {
-                    self.routes.remove(&id);
-                    let frame = Frame::new(crate::Command::Unsubscribe).with_header("id", &id);
-                    self.session.send(&frame)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
     fn execute(&mut self, command: Command, now: Time) {
         match command {
-            Command::Frames(frames) => {
-                for Outgoing { payload, claim } in frames {
-                    self.enqueue(&payload, claim, now);
+            Command::One(outgoing) => self.enqueue(outgoing, now),
+            Command::Frames(frames) => frames.into_iter().for_each(|outgoing| self.enqueue(outgoing, now)),
+            Command::Subscribe { id, subscribe, mailbox, token } => {
+                match self.link.session.subscribe(id, &subscribe, Some(token), now) {
+                    Ok(()) => {
+                        self.desk.subscriptions.insert(id, Registered { subscribe, mailbox });
+                    }
+                    Err(refused) => {
+                        mailbox.end(None);
+                        self.tell(refused);
+                    }
                 }
-            }
-            Command::Subscribe { id, destination, frame, token, messages } => {
-                self.routes.insert(id, Route { destination, messages });
-                self.enqueue(&Payload::Frame(frame), Claim::Token(token), now);
             }
             Command::Close { within } => self.start_drain(within),
         }
     }
 
-    fn enqueue(&mut self, payload: &Payload, claim: Claim, now: Time) {
-        let result = match (payload, claim) {
-            (Payload::Frame(frame), Claim::Token(token)) => self.session.send_with_receipt(frame, token, now),
-            (Payload::Template { template, headers, body }, Claim::Token(token)) => {
-                self.session.send_template_with_receipt(template, headers, body, token, now)
-            }
-            (Payload::Frame(frame), Claim::Room(room)) => {
+    fn enqueue(&mut self, Outgoing { payload, claim, only_on }: Outgoing, now: Time) {
+        let token = match claim {
+            Claim::Token(token) => Some(token),
+            Claim::Room(room) => {
+                // Given back now: the frame is queued, or never will be.
                 drop(room);
-                // Without a receipt nobody can be told; the caller chose so. Mistakes are worth a word.
-                if let Err(error) = self.session.send(frame) {
-                    crate::log::warn!(command = %frame.command(), %error, "a frame was not sent");
-                }
-                return;
+                None
             }
-            (Payload::Template { .. }, Claim::Room(_)) => return,
+            Claim::Nothing => None,
         };
-        if let Err((error, token)) = result {
-            token.resolve(Err(Unconfirmed::NotSent(error.into())));
+        if only_on.is_some_and(|number| number != self.number) {
+            if let Some(token) = token {
+                token.resolve(Err(Unconfirmed::NotSent(SendError::Stale)));
+            }
+            return;
+        }
+        let session = &mut self.link.session;
+        let result = match payload {
+            Payload::Template { template, headers, body } => match token {
+                Some(token) => session
+                    .send_template_with_receipt(&template, &headers, &body, token, now)
+                    .map_err(|(error, token)| (error, Some(token))),
+                None => Ok(()),
+            },
+            Payload::Frame(frame) => match token {
+                Some(token) => session
+                    .send_with_receipt(&frame, token, now)
+                    .map_err(|(error, token)| (error, Some(token))),
+                None => session.send(&frame).map_err(|error| (error, None)),
+            },
+            Payload::Settle { verdict, subscription, message, transaction } => {
+                session.settle(verdict, subscription, &message, transaction, token, now)
+            }
+            Payload::Begin(id) => session.begin(id, token, now),
+            Payload::InTransaction { transaction, frame } => session.send_in(transaction, &frame, token, now),
+            Payload::Commit(id) => session.commit(id, token, now),
+            Payload::Abort(id) => session.abort(id, token, now),
+            Payload::Unsubscribe(id) => return self.unsubscribe(id, token),
+        };
+        if let Err(refused) = result {
+            self.tell(refused);
+        }
+    }
+
+    fn unsubscribe(&mut self, id: u64, token: Option<Token>) {
+        // What was taken counts as acknowledged.
+        self.acknowledge(id, true);
+        if let Some(Registered { mailbox, .. }) = self.desk.subscriptions.remove(&id) {
+            mailbox.end(None);
+        }
+        let now = self.link.now();
+        match self.link.session.unsubscribe(id, token, now) {
+            Ok(()) => {}
+            // It had ended by itself: then there is nothing to end.
+            Err((SessionError::NoSubscription(_), token)) => {
+                if let Some(token) = token {
+                    token.resolve(Ok(()));
+                }
+            }
+            Err(refused) => self.tell(refused),
+        }
+    }
+
+    /// Acts on what was dropped. It comes after every command that was sent before.
+    fn clear_left_behind(&mut self) -> bool {
+        let left = self.desk.take_left_behind();
+        let now = self.link.now();
+        let any = !left.is_empty();
+        left.into_iter().for_each(|outgoing| self.enqueue(outgoing, now));
+        any
+    }
+
+    /// Acknowledges for the subscriptions that leave it to us.
+    fn acknowledge_taken(&mut self, in_any_case: bool) {
+        let ids: Vec<u64> = self.desk.acknowledging().collect();
+        ids.into_iter().for_each(|id| self.acknowledge(id, in_any_case));
+    }
+
+    fn acknowledge(&mut self, id: u64, in_any_case: bool) {
+        let Some(Registered { mailbox, .. }) = self.desk.subscriptions.get(&id) else { return };
+        let Some(message) = mailbox.take_due_ack(in_any_case) else { return };
+        if message.connection == self.number {
+            let now = self.link.now();
+            let result = self.link.session.settle(Verdict::Ack, id, &message.frame, None, None, now);
+            if let Err(refused) = result {
+                self.tell(refused);
+            }
+        }
+    }
+
+    fn subscribe_anew(&mut self) {
+        let now = self.link.now();
+        let session = &mut self.link.session;
+        self.desk.subscriptions.retain(|id, Registered { subscribe, mailbox }| {
+            if !mailbox.is_established() {
+                // Its first SUBSCRIBE was never receipted: its caller has been told.
+                mailbox.end(None);
+                return false;
+            }
+            match session.subscribe(*id, subscribe, None, now) {
+                Ok(()) => true,
+                // It was accepted once: only a server of another version can make it fail.
+                Err((error, _)) => {
+                    mailbox.end(Some(SubscriptionError::Closed(error.into())));
+                    false
+                }
+            }
+        });
+    }
+
+    /// Tells of a caller's mistake. Without a receipt nobody can be told; the caller chose so, and it is worth a word.
+    fn tell(&mut self, (error, token): Refused<Token>) {
+        match token {
+            Some(token) => token.resolve(Err(Unconfirmed::NotSent(SendError::Refused(error)))),
+            None if self.has_warned => crate::log::debug!(%error, "a frame without a receipt was not sent"),
+            None => {
+                self.has_warned = true;
+                crate::log::warn!(
+                    %error,
+                    "a frame was not sent, and as it asked for no receipt its sender cannot be told; the next ones of this connection are logged at debug level"
+                );
+            }
         }
     }
 
     fn start_drain(&mut self, within: Duration) {
         if matches!(self.drain, Drain::No) {
-            self.close_timeout = within;
-            self.drain = Drain::Until(self.now().saturating_add(within));
+            self.drain = Drain::Until { deadline: self.link.now().saturating_add(within), within };
+            self.acknowledge_taken(true);
         }
     }
 
     /// DISCONNECT must not overtake receipts: the server's answer to it does not wait for them.
     fn continue_drain(&mut self) -> Result<(), ConnectionError> {
-        if matches!(self.drain, Drain::Until(_)) && self.session.receipts().is_empty() {
-            self.session.disconnect(self.now())?;
+        if matches!(self.drain, Drain::Until { .. }) && self.link.session.receipts().is_empty() {
+            self.link.session.disconnect(self.link.now())?;
             self.drain = Drain::Disconnecting;
         }
         Ok(())
-    }
-
-    fn resolve_all(&mut self, end: &ConnectionError) {
-        for token in self.session.take_pending() {
-            token.resolve(Err(Unconfirmed::ConnectionLost(end.clone())));
-        }
-        self.windows.iter().for_each(|window| window.close());
-        self.routes.clear();
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            let tokens = match command {
-                Command::Frames(frames) => frames
-                    .into_iter()
-                    .filter_map(|outgoing| match outgoing.claim {
-                        Claim::Token(token) => Some(token),
-                        Claim::Room(_) => None,
-                    })
-                    .collect(),
-                Command::Subscribe { token, .. } => vec![token],
-                Command::Close { .. } => Vec::new(),
-            };
-            for token in tokens {
-                token.resolve(Err(Unconfirmed::NotSent(end.clone())));
-            }
-        }
-    }
-
-    fn now(&self) -> Time {
-        self.origin.elapsed()
     }
 }

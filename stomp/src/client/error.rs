@@ -1,6 +1,6 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
-use crate::proto::{Frame, SessionError};
+use crate::proto::{Culprit, Frame, SessionError};
 
 /// Why a connection ended, or never began. Cheap to clone: everything that waited for the connection gets a copy.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -9,9 +9,12 @@ pub enum ConnectionError {
     /// The network: refused, reset, unreachable, name not found.
     #[error("{0}")]
     Io(Arc<io::Error>),
-    /// The TCP connection was not there in time.
-    #[error("no TCP connection within {0:?}")]
+    /// The connection was not there in time.
+    #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
+    /// The callback that gives the credentials failed, or took longer than the connect timeout.
+    #[error("no credentials: {0}")]
+    Credentials(Arc<dyn Error + Send + Sync>),
     /// The server closed the connection without a word.
     #[error("the server closed the connection")]
     ClosedByServer,
@@ -21,9 +24,6 @@ pub enum ConnectionError {
     /// The protocol went wrong; the variant says whose fault it was.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// A subscription's messages came faster than agreed (more than its prefetch count unacknowledged).
-    #[error("the server sent more than the {0} messages that the subscription's prefetch count allows")]
-    Overrun(usize),
     /// A publisher gave the connection up: a message had no receipt in time although the broker was at work.
     #[error("no receipt within {0:?}, although the broker answers")]
     ReceiptTimeout(Duration),
@@ -37,7 +37,22 @@ impl ConnectionError {
     /// retryable: an operator may be fixing them right now; back off.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        !matches!(self, Self::ClosedByUs | Self::Session(SessionError::Encode(_)))
+        match self {
+            Self::ClosedByUs => false,
+            Self::Session(error) => !error.is_callers(),
+            _ => true,
+        }
+    }
+
+    /// At whom to look.
+    #[must_use]
+    pub const fn culprit(&self) -> Culprit {
+        match self {
+            Self::Io(_) | Self::ConnectTimeout(_) => Culprit::Network,
+            Self::ClosedByServer | Self::ServerError(_) | Self::ReceiptTimeout(_) => Culprit::Peer,
+            Self::Session(error) => error.culprit(),
+            Self::Credentials(_) | Self::ClosedByUs => Culprit::Caller,
+        }
     }
 }
 
@@ -63,7 +78,7 @@ pub enum Unconfirmed {
     Refused(Arc<Frame>),
     /// The frame was never written.
     #[error("the frame was not sent: {0}")]
-    NotSent(ConnectionError),
+    NotSent(#[from] SendError),
 }
 
 impl Unconfirmed {
@@ -72,15 +87,45 @@ impl Unconfirmed {
     pub const fn was_never_sent(&self) -> bool {
         matches!(self, Self::NotSent(_))
     }
+
+    /// Whether the same frame might be confirmed if it is sent again; unless [`Unconfirmed::was_never_sent`], the server
+    /// may then have it twice.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::TimedOut => true,
+            Self::ConnectionLost(cause) => cause.is_retryable(),
+            Self::Refused(_) => false,
+            Self::NotSent(error) => error.is_retryable(),
+        }
+    }
+
+    /// At whom to look.
+    #[must_use]
+    pub const fn culprit(&self) -> Culprit {
+        match self {
+            Self::TimedOut | Self::Refused(_) => Culprit::Peer,
+            Self::ConnectionLost(cause) => cause.culprit(),
+            Self::NotSent(error) => error.culprit(),
+        }
+    }
 }
 
-/// A frame that was not taken.
+/// A frame that was not sent.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The connection has ended.
+    /// The connection has ended, and will not come back.
     #[error("the connection has ended: {0}")]
     Closed(ConnectionError),
+    /// The connection is lost and being made anew.
+    #[error("not connected at present: {0}")]
+    NotConnected(ConnectionError),
+    /// There was no connection, or no room in the window, within the operation timeout.
+    #[error(
+        "not sent within {0:?}: the connection is lost, or the server is slow to receipt what was sent before"
+    )]
+    TimedOut(Duration),
     /// The frame is longer than the whole window.
     #[error("a frame of {len} octets does not fit into a window of {window}")]
     TooLarge {
@@ -89,6 +134,36 @@ pub enum SendError {
         /// Octets of the window.
         window: usize,
     },
+    /// It belongs to a connection that is gone: an ACK or NACK of a message that came over it, or a frame of a
+    /// transaction. The server delivers such messages again, and has aborted the transaction.
+    #[error("it belongs to a connection that is gone")]
+    Stale,
+    /// The server has read nothing for as long as the receipt timeout; what waits to be written fills the buffer.
+    #[error("the server has read nothing for {0:?}")]
+    Stalled(Duration),
+    /// The caller's mistake.
+    #[error(transparent)]
+    Refused(#[from] SessionError),
+}
+
+impl SendError {
+    /// Whether the same frame might be sent later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotConnected(_) | Self::TimedOut(_) | Self::Stalled(_))
+    }
+
+    /// At whom to look.
+    #[must_use]
+    pub const fn culprit(&self) -> Culprit {
+        match self {
+            Self::Closed(cause) | Self::NotConnected(cause) => cause.culprit(),
+            Self::TimedOut(_) | Self::Stalled(_) => Culprit::Peer,
+            Self::TooLarge { .. } => Culprit::Limit,
+            Self::Stale => Culprit::Network,
+            Self::Refused(error) => error.culprit(),
+        }
+    }
 }
 
 /// The server's explanation: the header `message`, then the body's first line if it says more.
@@ -98,4 +173,29 @@ fn error_text(frame: &Frame) -> String {
     let detail: String =
         body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     if detail.is_empty() || detail == message { message.into() } else { format!("{message}: {detail}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{Command, DecodeError};
+
+    #[test]
+    fn the_culprit_is_named_and_a_retry_is_worth_it_or_not() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let table = [
+            (ConnectionError::from(refused), Culprit::Network, true),
+            (ConnectionError::ClosedByServer, Culprit::Peer, true),
+            (ConnectionError::ServerError(Arc::new(Frame::new(Command::Error))), Culprit::Peer, true),
+            (SessionError::from(DecodeError::NotUtf8).into(), Culprit::Peer, true),
+            (SessionError::from(DecodeError::BodyTooLong { limit: 1 }).into(), Culprit::Limit, true),
+            (SessionError::ReceiptHeader.into(), Culprit::Caller, false),
+            (ConnectionError::ClosedByUs, Culprit::Caller, false),
+        ];
+        for (error, culprit, retryable) in table {
+            assert_eq!((error.culprit(), error.is_retryable()), (culprit, retryable), "{error}");
+            let lost = Unconfirmed::ConnectionLost(error);
+            assert_eq!((lost.culprit(), lost.is_retryable()), (culprit, retryable), "{lost}");
+        }
+    }
 }

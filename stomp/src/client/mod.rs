@@ -16,20 +16,33 @@
 //! The task reads and writes independently: a broker that stops reading does not stop us from reading its receipts,
 //! and frames queued together leave in one vectored write. Whatever ends the connection, every [`Receipt`] resolves.
 
-mod connection;
+mod builder;
+mod connector;
+mod desk;
 mod driver;
 mod error;
+mod handle;
+mod link;
+mod mailbox;
 mod options;
 mod receipt;
+mod state;
 mod subscription;
+mod supervisor;
+mod transaction;
 mod url;
 
-pub use connection::{Client, SendBatchError};
+pub use builder::ClientBuilder;
 pub use error::{ConnectionError, SendError, Unconfirmed};
-pub use options::{ConnectOptions, Window};
+pub use handle::{Client, SendBatchError};
+pub use options::{ConnectOptions, Credentials, Reconnect, Window};
 pub use receipt::Receipt;
-pub use subscription::{AckMode, Subscribe, Subscription};
+pub use state::State;
+pub use subscription::{Message, Subscription, SubscriptionError};
+pub use transaction::Transaction;
 pub use url::{BrokerUrl, UrlError};
+
+pub use crate::proto::{AckMode, Subscribe};
 
 pub(crate) use driver::{Outgoing, Payload};
 pub(crate) use receipt::{Completion, Room, Token};

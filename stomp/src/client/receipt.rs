@@ -1,14 +1,16 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{ConnectionError, Unconfirmed};
+use super::{ConnectionError, Unconfirmed, mailbox::Mailbox};
 
-/// The future RECEIPT of one frame. Resolves once, whatever happens to the connection.
+/// The future RECEIPT of one frame. Resolves once, whatever happens to the connection: at the latest when the receipt
+/// timeout has passed since the frame was queued for writing.
 ///
 /// Cancel safe: dropping it changes nothing on the wire; the frame keeps its place in the window until its RECEIPT or
 /// the connection's end.
@@ -22,7 +24,7 @@ impl Future for Receipt {
     type Output = Result<(), Unconfirmed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // The sender is only dropped unused when the runtime itself is torn down.
+        // The sender is only dropped unused when the connection's task is aborted or its runtime torn down.
         Poll::Ready(
             ready!(Pin::new(&mut self.outcome).poll(cx))
                 .unwrap_or(Err(Unconfirmed::ConnectionLost(ConnectionError::ClosedByUs))),
@@ -52,6 +54,8 @@ pub(crate) type Completion = (u64, Result<(), Unconfirmed>);
 enum Waiter {
     /// A [`Receipt`].
     One(oneshot::Sender<Result<(), Unconfirmed>>),
+    /// The [`Receipt`] of a SUBSCRIBE: from then on the subscription is to be kept over reconnects.
+    Subscriber(oneshot::Sender<Result<(), Unconfirmed>>, Arc<Mailbox>),
     /// The publisher: many outcomes through one channel, which has a slot for every frame of the window.
     Many { key: u64, completions: mpsc::Sender<Completion> },
 }
@@ -68,10 +72,22 @@ impl Token {
         (Self { waiter: Waiter::One(sender), _room: Some(room) }, Receipt { outcome })
     }
 
+    /// The same for SUBSCRIBE.
+    pub(crate) fn for_subscription(room: Room, mailbox: Arc<Mailbox>) -> (Self, Receipt) {
+        let (sender, outcome) = oneshot::channel();
+        (Self { waiter: Waiter::Subscriber(sender, mailbox), _room: Some(room) }, Receipt { outcome })
+    }
+
     /// Tells the outcome and gives the place in the window back. A waiter that has gone is fine.
     pub(crate) fn resolve(self, outcome: Result<(), Unconfirmed>) {
         match self.waiter {
             Waiter::One(sender) => drop(sender.send(outcome)),
+            Waiter::Subscriber(sender, mailbox) => {
+                if outcome.is_ok() {
+                    mailbox.establish();
+                }
+                drop(sender.send(outcome));
+            }
             Waiter::Many { key, completions } => drop(completions.try_send((key, outcome))),
         }
     }

@@ -1,129 +1,216 @@
-use tokio::sync::mpsc;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use super::{Client, SendError};
-use crate::proto::{Command, Frame, Headers, Version};
+use futures_core::Stream;
 
-/// How messages of a subscription are acknowledged (1.2, "SUBSCRIBE ack Header").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AckMode {
-    /// The server takes a message for acknowledged once it is sent.
-    Auto,
-    /// An ACK acknowledges every message up to that one.
-    Client,
-    /// An ACK acknowledges one message.
-    #[default]
-    ClientIndividual,
-}
+use super::{
+    Client, ConnectionError, Receipt, SendError, Unconfirmed,
+    driver::{Outgoing, Payload},
+    mailbox::Mailbox,
+    receipt::Token,
+};
+use crate::{
+    Headers,
+    proto::{AckMode, Frame, SessionError, Verdict, Version},
+};
 
-impl AckMode {
-    /// The value of the header `ack`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Client => "client",
-            Self::ClientIndividual => "client-individual",
-        }
-    }
-}
-
-/// What to subscribe to.
+/// A message of a subscription. Its headers and body are slices of the buffer it was read into (64 KiB, or the length of
+/// a longer frame): copy what is to be kept for long.
 #[derive(Debug, Clone)]
-pub struct Subscribe {
-    pub(crate) destination: String,
-    pub(crate) prefetch: u16,
-    ack: AckMode,
-    headers: Headers,
+pub struct Message {
+    pub(super) frame: Frame,
+    pub(super) subscription: u64,
+    /// The connection it came over. It cannot be acknowledged over another one.
+    pub(super) connection: u64,
 }
 
-impl Subscribe {
-    /// A subscription to `destination`, acknowledged message by message, with at most 100 messages unacknowledged.
+impl Message {
+    /// The MESSAGE frame.
     #[must_use]
-    pub fn to(destination: &str) -> Self {
-        Self {
-            destination: destination.into(),
-            prefetch: 100,
-            ack: AckMode::default(),
-            headers: Headers::new(),
-        }
+    pub const fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    /// Another way to acknowledge. With [`AckMode::Auto`] nothing holds the server back: if messages come faster than
-    /// they are taken, the connection ends with [`ConnectionError::Overrun`](super::ConnectionError::Overrun).
+    /// The body.
     #[must_use]
-    pub const fn with_ack(mut self, ack: AckMode) -> Self {
-        self.ack = ack;
-        self
+    pub const fn body(&self) -> &bytes::Bytes {
+        self.frame.body()
     }
 
-    /// How many messages may be unacknowledged (RabbitMQ's header `prefetch-count`), and how many are kept here until
-    /// they are taken. At least 1.
+    /// The headers.
     #[must_use]
-    pub const fn with_prefetch(mut self, prefetch: u16) -> Self {
-        self.prefetch = if prefetch == 0 { 1 } else { prefetch };
-        self
+    pub const fn headers(&self) -> &Headers {
+        self.frame.headers()
     }
 
-    /// One more header of SUBSCRIBE.
+    /// The value of the first header of this name.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push(name, value);
-        self
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.frame.header(name)
     }
 
-    pub(crate) fn frame(&self, id: &str) -> Frame {
-        let mut frame = Frame::new(Command::Subscribe)
-            .with_header("id", id)
-            .with_header("destination", &self.destination)
-            .with_header("ack", self.ack.as_str())
-            .with_header("prefetch-count", &self.prefetch.to_string());
-        self.headers.iter().for_each(|(name, value)| frame.headers_mut().push(name, value));
-        frame
+    /// The MESSAGE frame, taken out.
+    #[must_use]
+    pub fn into_frame(self) -> Frame {
+        self.frame
     }
 }
 
-/// The messages of one subscription, in order.
+/// Why a subscription ended before it was given up.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscriptionError {
+    /// The connection ended, and will not come back.
+    #[error("the connection has ended: {0}")]
+    Closed(ConnectionError),
+    /// The server sent more than the credit allows. The subscription was cancelled; the connection and its other
+    /// subscriptions go on. With [`AckMode::Auto`] this message, and those that were under way, are lost; otherwise the
+    /// server has them, unacknowledged.
+    #[error("the server sent more than the {credit} messages that were asked for at a time")]
+    Overrun {
+        /// The subscription's credit.
+        credit: u16,
+    },
+}
+
+/// The messages of one subscription, in order: a `Stream`, and [`Subscription::next`] for those who need no more.
+///
+/// Its credit (see [`Subscribe::with_prefetch`](crate::proto::Subscribe::with_prefetch)) bounds what is kept here. A
+/// subscription that is not read holds up nothing else: neither receipts nor heart-beats nor other subscriptions.
+///
+/// Dropping it sends UNSUBSCRIBE. What was delivered and not acknowledged stays the server's: RabbitMQ delivers it again
+/// when the connection has ended.
+///
+/// After a reconnect the server subscribes it anew. Messages that waited here to be taken are thrown away with the old
+/// connection if they were to be acknowledged, since the server delivers them again; those that were taken and not
+/// acknowledged are delivered again too, and the old ones can no longer be acknowledged ([`SendError::Stale`]).
 #[derive(Debug)]
+#[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
-    pub(crate) client: Client,
-    pub(crate) id: String,
-    pub(crate) messages: mpsc::Receiver<Frame>,
+    pub(super) client: Client,
+    pub(super) id: u64,
+    pub(super) ack: AckMode,
+    pub(super) mailbox: Arc<Mailbox>,
+    /// UNSUBSCRIBE has been sent.
+    pub(super) ended: bool,
 }
 
 impl Subscription {
-    /// The next MESSAGE; `None` when the connection has ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<Frame> {
-        self.messages.recv().await
+    /// The next message; an error once when the subscription has ended by itself, and then `None`. Cancel safe: a
+    /// message is taken or stays.
+    pub async fn next(&mut self) -> Option<Result<Message, SubscriptionError>> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
     /// Acknowledges `message` (and, in mode `client`, all before it). Returns when it is queued. Cancel safe: queued or
     /// not at all.
     ///
     /// # Errors
-    /// [`SendError`]: the connection has ended, and the server will deliver the message again.
-    pub async fn ack(&self, message: &Frame) -> Result<(), SendError> {
-        self.client.send(self.settle(Command::Ack, message)).await
+    /// [`SendError::Stale`]: the message came over a connection that is gone, the ACK was not sent, and the server will
+    /// deliver the message again. Otherwise [`SendError`].
+    pub async fn ack(&self, message: &Message) -> Result<(), SendError> {
+        self.settle(Verdict::Ack, message).await
     }
 
-    /// Refuses `message`. What the server then does is its own: RabbitMQ puts it back. There is no NACK in 1.0.
+    /// Refuses `message` (and, in mode `client`, all before it). What the server then does is its own: RabbitMQ puts it
+    /// back. Cancel safe: queued or not at all.
     ///
     /// # Errors
-    /// As [`Subscription::ack`].
-    pub async fn nack(&self, message: &Frame) -> Result<(), SendError> {
-        self.client.send(self.settle(Command::Nack, message)).await
+    /// As [`Subscription::ack`]; there is no NACK in 1.0 ([`SendError::Refused`]).
+    pub async fn nack(&self, message: &Message) -> Result<(), SendError> {
+        self.settle(Verdict::Nack, message).await
     }
 
-    /// The headers each version wants: 1.2 the message's `ack` as `id`; 1.1 `message-id` and `subscription`; 1.0
-    /// `message-id`.
-    fn settle(&self, command: Command, message: &Frame) -> Frame {
-        let frame = Frame::new(command);
-        let header = |name| message.header(name).unwrap_or_default();
-        match self.client.version() {
-            Version::V1_2 => frame.with_header("id", header("ack")),
-            Version::V1_1 => {
-                frame.with_header("message-id", header("message-id")).with_header("subscription", &self.id)
-            }
-            Version::V1_0 => frame.with_header("message-id", header("message-id")),
+    /// Like [`Subscription::ack`], with a receipt. Cancel safe: queued or not at all.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ack_with_receipt(&self, message: &Message) -> Result<Receipt, SendError> {
+        self.settle_with_receipt(Verdict::Ack, message).await
+    }
+
+    /// Like [`Subscription::nack`], with a receipt. Cancel safe: queued or not at all.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn nack_with_receipt(&self, message: &Message) -> Result<Receipt, SendError> {
+        self.settle_with_receipt(Verdict::Nack, message).await
+    }
+
+    /// Ends the subscription; returns when the server has receipted it. Messages not taken are gone; those that were to
+    /// be acknowledged the server keeps. Cancel safe: UNSUBSCRIBE is sent in any case.
+    ///
+    /// # Errors
+    /// [`Unconfirmed`]; the subscription is over all the same.
+    pub async fn unsubscribe(mut self) -> Result<(), Unconfirmed> {
+        let client = self.client.clone();
+        client
+            .in_time(async {
+                let (token, receipt) = Token::with_receipt(client.room(0).await?);
+                // From here on nothing is awaited before it is queued or refused.
+                let place = client.place().await?;
+                self.ended = true;
+                place.send(Outgoing::receipted(Payload::Unsubscribe(self.id), token).into());
+                Ok(receipt)
+            })
+            .await?
+            .await
+    }
+
+    async fn settle(&self, verdict: Verdict, message: &Message) -> Result<(), SendError> {
+        let payload = self.verdict(verdict, message, None)?;
+        self.client.in_time(self.client.send_payload(payload, Some(message.connection))).await
+    }
+
+    async fn settle_with_receipt(&self, verdict: Verdict, message: &Message) -> Result<Receipt, SendError> {
+        let payload = self.verdict(verdict, message, None)?;
+        self.client.in_time(self.client.receipted(payload, 0, Some(message.connection))).await
+    }
+
+    /// Checks on this side what can be, so that the caller is told.
+    pub(super) fn verdict(
+        &self,
+        verdict: Verdict,
+        message: &Message,
+        transaction: Option<u64>,
+    ) -> Result<Payload, SendError> {
+        if message.subscription != self.id {
+            return Err(SendError::Refused(SessionError::NoSubscription(message.subscription)));
+        }
+        let version = self.client.version_of(message.connection)?;
+        let has_id = message.header(if version == Version::V1_2 { "ack" } else { "message-id" }).is_some();
+        if self.ack == AckMode::Auto || !has_id {
+            return Err(SendError::Refused(SessionError::NothingToAcknowledge));
+        }
+        if verdict == Verdict::Nack && version == Version::V1_0 {
+            let command = crate::Command::Nack;
+            return Err(SendError::Refused(SessionError::NotInVersion { command, version }));
+        }
+        let (subscription, message) = (self.id, message.frame.clone());
+        Ok(Payload::Settle { verdict, subscription, message, transaction })
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<Message, SubscriptionError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (item, ack_is_due) = ready!(self.mailbox.poll_take(cx));
+        if ack_is_due {
+            self.client.wake_task();
+        }
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.client.leave_behind(Payload::Unsubscribe(self.id), None);
         }
     }
 }

@@ -31,8 +31,8 @@ pub use limits::Limits;
 pub use outbox::Outbox;
 pub use receipts::Receipts;
 pub use session::{
-    AckMode, ClientEvent, ClientOptions, ClientSession, Connected, Refused, ServerEvent, ServerOptions,
-    ServerSession, SessionError, Subscribe, Verdict,
+    AckMode, ClientEvent, ClientOptions, ClientSession, Connected, Culprit, Refused, ServerEvent,
+    ServerOptions, ServerSession, SessionError, Subscribe, Verdict,
 };
 pub use version::Version;
 

@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     Headers,
-    client::{BrokerUrl, Client, Completion, ConnectionError, Outgoing, Payload, Room, Token, Unconfirmed},
+    client::{
+        BrokerUrl, Client, Completion, ConnectionError, Outgoing, Payload, Room, SendError, Token,
+        Unconfirmed,
+    },
     proto::{EncodeError, SendTemplate, SessionError},
 };
 
@@ -145,8 +148,7 @@ impl<T: Send + 'static> Lane<T> {
         };
         crate::log::info!(
             %broker,
-            server = client.connected().server.as_deref().unwrap_or("?"),
-            version = %client.version(),
+            server = client.connected().and_then(|connected| connected.server.clone()).as_deref().unwrap_or("?"),
             "connected to the broker"
         );
         self.shared.board.connected();
@@ -167,7 +169,7 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     async fn serve(&mut self, client: &Client) -> End {
-        let template = match SendTemplate::new(client.encoder(), &self.shared.options.headers) {
+        let template = match SendTemplate::new(&client.encoder(), &self.shared.options.headers) {
             Ok(template) => Arc::new(template),
             Err(error) => return End::Lost(ConnectionError::Session(error.into())),
         };
@@ -269,9 +271,7 @@ impl<T: Send + 'static> Lane<T> {
         for (key, result) in completions.drain(..) {
             let error = match result {
                 Ok(()) => None,
-                Err(Unconfirmed::NotSent(ConnectionError::Session(SessionError::Encode(error)))) => {
-                    Some(error)
-                }
+                Err(Unconfirmed::NotSent(SendError::Refused(SessionError::Encode(error)))) => Some(error),
                 Err(_) => continue,
             };
             let Some(InFlight { retained, .. }) = self.in_flight.remove(&key) else { continue };
@@ -297,7 +297,7 @@ impl<T: Send + 'static> Lane<T> {
         let age = oldest.retained.sent_at.elapsed();
         let timeout = self.shared.options.receipt_timeout;
         let overtaken = key < self.newest_confirmed;
-        let has_heart_beats = client.connected().server_patience.is_some();
+        let has_heart_beats = client.connected().is_some_and(|connected| connected.server_patience.is_some());
         if age >= timeout && (overtaken || !has_heart_beats) {
             return Err(End::Lost(ConnectionError::ReceiptTimeout(timeout)));
         }

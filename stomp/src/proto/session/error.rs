@@ -81,7 +81,38 @@ pub enum SessionError {
     NoTransaction(u64),
 }
 
+/// At whom to look when something went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Culprit {
+    /// What is in between, or the peer is not there at all.
+    Network,
+    /// The peer: it broke the protocol, refused, or did not answer.
+    Peer,
+    /// The code that calls this crate.
+    Caller,
+    /// A limit that was set on this side: raise it if what was refused is wanted.
+    Limit,
+}
+
 impl SessionError {
+    /// At whom to look.
+    #[must_use]
+    pub const fn culprit(&self) -> Culprit {
+        match self {
+            Self::Decode(
+                DecodeError::LineTooLong { .. }
+                | DecodeError::TooManyHeaders { .. }
+                | DecodeError::HeadTooLong { .. }
+                | DecodeError::BodyTooLong { .. }
+                | DecodeError::EolFlood { .. },
+            ) => Culprit::Limit,
+            Self::PeerSilent(_) => Culprit::Network,
+            _ if self.is_callers() => Culprit::Caller,
+            _ => Culprit::Peer,
+        }
+    }
+
     /// Whether the caller's frame was at fault, and the session can go on.
     #[must_use]
     pub const fn is_callers(&self) -> bool {

@@ -10,7 +10,7 @@ mod subscription;
 mod tests;
 
 pub use client::{ClientEvent, ClientSession, Connected, Refused};
-pub use error::SessionError;
+pub use error::{Culprit, SessionError};
 pub use options::ClientOptions;
 pub use server::{ServerEvent, ServerOptions, ServerSession};
 pub use subscription::{AckMode, Subscribe, Verdict};

@@ -45,6 +45,9 @@ pub struct Subscribe {
     pub(crate) destination: String,
     pub(crate) prefetch: u16,
     pub(crate) ack: AckMode,
+    /// The client acknowledges what is taken.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "for the client"))]
+    pub(crate) acks_on_take: bool,
     headers: Headers,
 }
 
@@ -56,6 +59,7 @@ impl Subscribe {
             destination: destination.into(),
             prefetch: 100,
             ack: AckMode::default(),
+            acks_on_take: false,
             headers: Headers::new(),
         }
     }
@@ -64,6 +68,18 @@ impl Subscribe {
     #[must_use]
     pub const fn with_ack(mut self, ack: AckMode) -> Self {
         self.ack = ack;
+        self
+    }
+
+    /// For those who need no acknowledging of their own but do want the server held back: a message counts as
+    /// acknowledged once it is taken from the [`Subscription`](crate::client::Subscription). On the wire this is mode
+    /// `client`, with one ACK for every half of the credit; after a lost connection up to so many messages are delivered
+    /// again. A session leaves acknowledging to its owner; the [`Client`](crate::client::Client) does it.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub const fn acknowledged_on_take(mut self) -> Self {
+        self.ack = AckMode::Client;
+        self.acks_on_take = true;
         self
     }
 
