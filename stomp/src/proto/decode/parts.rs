@@ -1,4 +1,4 @@
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Decoder, Ending, State};
 use crate::proto::{DecodeError, Frame};
@@ -94,7 +94,7 @@ impl Decoder {
             Ending::Nul => self.octets_before_nul(src),
         };
         if available == 0 {
-            drop(src.split_to(1));
+            src.advance(1);
             self.start_over();
             return Ok(Some(Part::End));
         }
