@@ -34,7 +34,7 @@ pub struct QueueOptions {
     pub durable: bool,
     /// Whether it is deleted with its last consumer. Default false.
     pub auto_delete: bool,
-    /// Whether it belongs to this connection and ends with it. Default false.
+    /// Whether it belongs to this connection and ends with it; then it is not durable. Default false.
     pub exclusive: bool,
 }
 
