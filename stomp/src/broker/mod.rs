@@ -76,7 +76,7 @@ mod server;
 mod subscription;
 mod transactions;
 
-pub use faults::{Admission, Faults, ReceiptId, Which};
+pub use faults::{Admission, Farewell, Faults, ReceiptId, Which};
 pub use handle::BrokerHandle;
 pub use options::{BrokerBuilder, Overflow};
 pub use queue::QueueInfo;
