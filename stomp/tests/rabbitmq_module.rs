@@ -192,7 +192,8 @@ async fn what_is_refused_here_is_refused_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queue_options_arrive_by_send_and_by_subscribe() {
-    let cases: Vec<(fn(&mut QueueOptions), &str)> = vec![
+    type Set = fn(&mut QueueOptions);
+    let cases: Vec<(Set, &str)> = vec![
         (|_| {}, "{true,false,false,[]}"),
         (
             |o| o.kind = Some(QueueKind::Classic),

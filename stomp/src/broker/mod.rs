@@ -61,6 +61,9 @@
 //! and every other header that a real broker gives a meaning.
 //!
 //! [`Faults`] make it misbehave on purpose.
+//!
+//! Each claim is a test octet for octet (`tests/broker/`), and again with a client that somebody else wrote, stomp.py, in
+//! all three versions (`tests/foreign/`).
 
 mod connection;
 mod faults;
