@@ -1,4 +1,5 @@
-//! Every claim of the module `rabbitmq`, on a live RabbitMQ; and that what it writes can be read.
+//! The module `rabbitmq` on a live RabbitMQ: names lead where they say, and every header arrives as what it is called; and
+//! what it writes can be read.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
@@ -223,7 +224,7 @@ async fn queue_options_arrive_by_send_and_by_subscribe() {
         (|o| o.max_priority = Some(9), r#"{true,false,false,[{<<"x-max-priority">>,long,9}]}"#),
         (
             |o| {
-                o.dead_letter_exchange = Some("dead:letters".into());
+                o.dead_letter_exchange = Some("  dead:letters ".into());
                 o.dead_letter_routing_key = Some("a/b%".into());
             },
             r#"{true,false,false,[{<<"x-dead-letter-exchange">>,longstr,<<"dead:letters">>},{<<"x-dead-letter-routing-key">>,longstr,<<"a/b%">>}]}"#,

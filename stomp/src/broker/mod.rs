@@ -62,8 +62,8 @@
 //!
 //! [`Faults`] make it misbehave on purpose.
 //!
-//! Each claim is a test octet for octet (`tests/broker/`), and again with a client that somebody else wrote, stomp.py, in
-//! all three versions (`tests/foreign/`).
+//! All of it is tested octet for octet (`tests/broker/`), and what a client can see also with one that somebody else wrote,
+//! stomp.py, in all three versions (`tests/foreign/`).
 
 mod connection;
 mod faults;

@@ -9,7 +9,8 @@
 //! | the switch [`ClientOptions::escape_connect`](crate::proto::ClientOptions::escape_connect) | [`needs_escaped_connect`] | the handshake |
 //!
 //! All of it comes down to header values and plain [`Headers`](crate::Headers), so it can be used with every part of
-//! this crate. Each claim made here is a test against a live RabbitMQ 3.10.8 (`tests/rabbitmq_module.rs`).
+//! this crate. That names lead where they say, and that each header arrives as what it is called, is tested against a live
+//! RabbitMQ 3.10.8 (`tests/rabbitmq_module.rs`); what else is said of its ways was read in its source.
 //!
 //! ```
 //! use stompwire::{Frame, rabbitmq::{Destination, Properties, QueueKind, QueueOptions}};
