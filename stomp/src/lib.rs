@@ -7,9 +7,10 @@
 //! | [`publisher`] | `tokio` | confirmed publishing over several connections: each message kept until its own RECEIPT |
 //! | [`codec`] | `tokio` | the decoder and encoder as a `tokio_util` codec, for transports of your own |
 //! | [`broker`] | `broker` | an in-memory broker for first runs and tests; not for production |
+//! | [`rabbitmq`] | always | RabbitMQ's destinations, message properties and queue arguments, with types (`no_std` + alloc) |
 //!
-//! The crate knows nothing of what the messages mean, and nothing of one broker in particular; where RabbitMQ
-//! differs from the text of the specification the documentation of the switch says so.
+//! The crate knows nothing of what the messages mean, and but for [`rabbitmq`] nothing of one broker in particular; where
+//! RabbitMQ differs from the text of the specification the documentation of the switch says so.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -31,6 +32,7 @@ mod log;
 pub mod proto;
 #[cfg(feature = "tokio")]
 pub mod publisher;
+pub mod rabbitmq;
 
 #[cfg(feature = "tokio")]
 pub use backoff::Backoff;

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks, through the system's package manager.
 #
-#   install-deps.sh [--bench]
+#   install-deps.sh [--bench] [--python]
 #
-#   --bench   also what the benchmarks need
+#   --bench    also what the benchmarks need
+#   --python   also what makes a virtual environment of Python
 #
 # It says first what it is going to install and why, uses sudo unless it runs as root, and leaves no service running
 # that was not there before: the tests start brokers of their own.
@@ -30,6 +31,14 @@ has_rabbitmq() {
 # Also where an ordinary user's search path often does not lead.
 has_nginx() {
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || [ -x /usr/local/sbin/nginx ]
+}
+
+# Debian's python3 comes without what makes virtual environments.
+has_venv() {
+    for candidate in python3 /usr/bin/python3; do
+        ! "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1 || return 0
+    done
+    return 1
 }
 
 missing=
@@ -81,10 +90,12 @@ if [ "${1:-}" = --as-root ]; then
 fi
 
 bench=
+python=
 for argument in "$@"; do
     case $argument in
     --bench) bench=yes ;;
-    *) fail "unknown argument $argument; usage: install-deps.sh [--bench]" ;;
+    --python) python=yes ;;
+    *) fail "unknown argument $argument; usage: install-deps.sh [--bench] [--python]" ;;
     esac
 done
 
@@ -92,13 +103,16 @@ has_rabbitmq || want rabbitmq-server "the tests start private brokers from it, o
 if [ -n "$bench" ] && ! has_nginx; then
     want nginx-light "the benchmarks compare against it"
 fi
+if [ -n "$python" ] && ! has_venv; then
+    want python3-venv "a foreign STOMP client, which the tests hold the in-memory broker against, is written in Python"
+fi
 if [ -z "$missing" ]; then
     echo "install-deps: everything is installed"
     exit 0
 fi
 
 command -v apt-get >/dev/null 2>&1 ||
-    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, nginx)"
+    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, nginx, python3)"
 # shellcheck disable=SC2086 # a list of package names
 set -- $missing
 if [ "$(id -u)" -eq 0 ]; then

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    faults::{Closing, Control, Faults},
+    faults::{Closing, Control, Farewell, Faults},
     receipts::ReceiptDesk,
     server::Shared,
     transactions::{Step, Transactions},
@@ -50,6 +50,8 @@ pub(super) struct Connection {
     /// Messages were put into the outbox and the hub does not know yet that they are written.
     owes_written: bool,
     blocked: Option<(Blocked, Time)>,
+    /// The RECEIPT of DISCONNECT, kept back. What comes after a DISCONNECT is not looked at.
+    farewell: Option<BytesMut>,
     /// Nothing is read any more: the outbox is to be written by this time, then comes the end.
     finish_by: Option<Time>,
     last_progress: Time,
@@ -100,7 +102,7 @@ impl Connection {
     pub(super) fn new(address: SocketAddr, shared: Arc<Shared>) -> Self {
         let wake = Arc::new(Notify::new());
         let mut control = shared.faults.watch();
-        let control_seen = *control.borrow_and_update();
+        let control_seen = control.borrow_and_update().clone();
         let id = shared.hub().join(address, Arc::clone(&wake));
         Self {
             id,
@@ -117,6 +119,7 @@ impl Connection {
             has_mail: false,
             owes_written: false,
             blocked: None,
+            farewell: None,
             finish_by: None,
             last_progress: Time::ZERO,
             origin: Instant::now(),
@@ -218,15 +221,34 @@ impl Connection {
                 self.handle_blocked(blocked, now);
             }
         }
+        if self.farewell.is_some() {
+            self.input.clear();
+        }
         while self.may_process() {
+            let before = self.session.outbox_len();
             match self.session.next_event(&mut self.input) {
                 Ok(None) => break,
                 Ok(Some(ServerEvent::Connect(frame))) => self.connect(&frame, now),
                 Ok(Some(ServerEvent::Frame(frame))) => self.handle(frame, now),
-                Ok(Some(ServerEvent::Disconnect)) => self.finish(),
+                Ok(Some(ServerEvent::Disconnect)) => self.disconnect(before),
                 Err(error) => self.fail(&error.to_string(), None),
             }
         }
+    }
+
+    /// DISCONNECT. Its RECEIPT, if it asked for one, is in the outbox behind the first `before` octets.
+    fn disconnect(&mut self, before: usize) {
+        let length = self.session.outbox_len() - before;
+        if length > 0 && self.control_seen.farewell != Farewell::Receipted {
+            let tail = self.session.outbox().tail();
+            let receipt = tail.split_off(tail.len().saturating_sub(length));
+            if self.control_seen.farewell == Farewell::Withheld {
+                self.farewell = Some(receipt);
+                self.shared.hub().leave(self.id);
+                return;
+            }
+        }
+        self.finish();
     }
 
     /// Moves messages from the mailbox to the outbox, and tells the hub when they are written.
@@ -256,7 +278,9 @@ impl Connection {
     }
 
     fn may_read(&self) -> bool {
-        self.may_process() && !self.is_silent()
+        // Behind a DISCONNECT only to see the client go.
+        let waits_for_the_end = self.farewell.is_some() && self.finish_by.is_none();
+        (self.may_process() || waits_for_the_end) && !self.is_silent()
     }
 
     /// The black hole. Who is told to close comes out of it.
@@ -267,6 +291,7 @@ impl Connection {
     /// Whether frames are taken: not at the end, not without room for what they cause, not when told to stop reading.
     fn may_process(&self) -> bool {
         self.finish_by.is_none()
+            && self.farewell.is_none()
             && self.blocked.is_none()
             && self.session.outbox_len() < self.shared.options.bounds.max_outbox
             && !self.receipts.is_full()
@@ -276,12 +301,21 @@ impl Connection {
 
     /// Takes note of the switches.
     fn obey(&mut self) -> Option<Ending> {
-        let before = std::mem::replace(&mut self.control_seen, *self.control.borrow_and_update());
+        let seen = self.control.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.control_seen, seen);
         let now = self.now();
         if before.silent || before.not_reading {
             // The silence was ours.
             self.session.read(now);
             self.last_progress = now;
+        }
+        if self.control_seen.farewell != Farewell::Withheld
+            && let Some(receipt) = self.farewell.take()
+        {
+            if self.control_seen.farewell == Farewell::Receipted {
+                self.session.outbox().tail().extend_from_slice(&receipt);
+            }
+            self.finish();
         }
         if self.control_seen.stopping {
             self.finish();
@@ -301,7 +335,7 @@ impl Connection {
     }
 
     /// Takes no more frames and no more messages; what is in the outbox is still written.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if self.finish_by.is_none() {
             self.finish_by = Some(self.now().saturating_add(LAST_WRITE));
             self.blocked = None;

@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use memchr::memmem;
 use tokio::sync::watch;
+
+use crate::proto::Frame;
 
 /// Switches that make the broker misbehave, for tests. Each can be set at any time and counts for every connection,
 /// those to come included, unless its text says otherwise. Cloning is cheap; all clones turn the same switches.
 ///
-/// "Receipts" are those of every frame but DISCONNECT, whose RECEIPT is always written at once.
+/// "Receipts" are those of every frame but DISCONNECT, for whose RECEIPT there is [`Faults::set_farewell`].
 #[derive(Debug, Clone)]
 pub struct Faults {
     control: Arc<watch::Sender<Control>>,
@@ -47,6 +51,20 @@ pub enum Admission {
     RefuseConnect,
 }
 
+/// How a DISCONNECT that asks for a RECEIPT is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Farewell {
+    /// With its RECEIPT, then FIN.
+    #[default]
+    Receipted,
+    /// With nothing, heart-beats included, and the connection stays open: the client waits. Another setting lets it go on
+    /// from there.
+    Withheld,
+    /// With FIN alone.
+    Dropped,
+}
+
 /// Whether an ERROR says which frame it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptId {
@@ -66,7 +84,7 @@ pub(super) enum Closing {
 }
 
 /// What every connection watches.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Control {
     pub(super) stopping: bool,
     pub(super) withheld: Which,
@@ -77,6 +95,8 @@ pub(super) struct Control {
     pub(super) not_reading: bool,
     pub(super) silent: bool,
     pub(super) admission: Admission,
+    pub(super) farewell: Farewell,
+    pub(super) poison: Option<Bytes>,
     /// How often connections were told to close.
     pub(super) closings: u64,
     pub(super) closing: Closing,
@@ -149,6 +169,19 @@ impl Faults {
         self.next_send.store(fail, Ordering::Relaxed);
     }
 
+    /// How DISCONNECT is answered.
+    pub fn set_farewell(&self, farewell: Farewell) {
+        self.set(|control| control.farewell = farewell);
+    }
+
+    /// Closes the connection, each time, that a SEND with these octets in its body or in the value of a header comes
+    /// over: without ERROR or RECEIPT, after what is to be written (FIN), as RabbitMQ does when a queue refuses a message.
+    /// The message is not stored, and nothing behind it is read. `None` turns it off; no octets at all are in every SEND.
+    pub fn poison(&self, octets: Option<&[u8]>) {
+        let octets = octets.map(Bytes::copy_from_slice);
+        self.set(|control| control.poison = octets);
+    }
+
     /// Writes what is to be written, then closes every connection that exists (FIN), without an ERROR.
     pub fn close_connections(&self) {
         self.close(Closing::Fin);
@@ -169,7 +202,7 @@ impl Faults {
     pub fn clear(&self) {
         self.next_send.store(SERVE, Ordering::Relaxed);
         self.set(|control| {
-            let Control { stopping, closings, closing, .. } = *control;
+            let &mut Control { stopping, closings, closing, .. } = control;
             *control = Control { stopping, closings, closing, ..Control::default() };
         });
     }
@@ -203,6 +236,15 @@ impl Faults {
 
     fn set(&self, change: impl FnOnce(&mut Control)) {
         self.control.send_modify(change);
+    }
+}
+
+impl Control {
+    /// Whether this SEND ends its connection.
+    pub(super) fn is_poison(&self, send: &Frame) -> bool {
+        let Some(poison) = &self.poison else { return false };
+        let holds = |text: &[u8]| memmem::find(text, poison).is_some();
+        holds(send.body()) || send.headers().iter().any(|(_, value)| holds(value.as_bytes()))
     }
 }
 

@@ -31,6 +31,11 @@ impl Connection {
     /// Any frame between CONNECT and DISCONNECT.
     pub(super) fn handle(&mut self, frame: Frame, now: Time) {
         let outcome = match frame.command() {
+            Command::Send if self.control_seen.is_poison(&frame) => {
+                crate::log::debug!(connection = self.id, "closed: told that this SEND is poison");
+                self.finish();
+                return;
+            }
             Command::Send => match self.faults.take_send_fault() {
                 None => self.send(&frame),
                 Some(ReceiptId::Named) => Err(Refusal::ToldToFailSend),

@@ -61,6 +61,9 @@
 //! and every other header that a real broker gives a meaning.
 //!
 //! [`Faults`] make it misbehave on purpose.
+//!
+//! All of it is tested octet for octet (`tests/broker/`), and what a client can see also with one that somebody else wrote,
+//! stomp.py, in all three versions (`tests/foreign/`).
 
 mod connection;
 mod faults;
@@ -76,7 +79,7 @@ mod server;
 mod subscription;
 mod transactions;
 
-pub use faults::{Admission, Faults, ReceiptId, Which};
+pub use faults::{Admission, Farewell, Faults, ReceiptId, Which};
 pub use handle::BrokerHandle;
 pub use options::{BrokerBuilder, Overflow};
 pub use queue::QueueInfo;

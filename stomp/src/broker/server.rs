@@ -151,7 +151,7 @@ impl Listener {
     async fn run(mut self) {
         let mut control = self.shared.faults.watch();
         loop {
-            let now = *control.borrow_and_update();
+            let now = control.borrow_and_update().clone();
             if now.stopping {
                 break;
             }

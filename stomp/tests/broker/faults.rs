@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use stompwire::{
-    broker::{Admission, Broker, Faults, ReceiptId, Which},
+    broker::{Admission, Broker, Farewell, Faults, ReceiptId, Which},
     proto::HeartBeat,
 };
 use tokio::{net::TcpStream, time::Instant};
@@ -209,6 +209,79 @@ async fn the_next_send_fails() {
     assert_eq!(broker.queue("a"), None);
     send(&mut raw, [3]).await;
     expect_receipts(&mut raw, &[3]).await;
+}
+
+#[tokio::test]
+async fn the_receipt_of_disconnect_is_withheld_and_released() {
+    let (broker, faults, mut raw) = started().await;
+    faults.set_farewell(Farewell::Withheld);
+    raw.write("BEGIN\ntransaction:t\n\n\0SEND\ndestination:/queue/a\ntransaction:t\nreceipt:1\n\nx\0").await;
+    raw.write("DISCONNECT\nreceipt:bye\n\n\0COMMIT\ntransaction:t\n\n\0").await;
+    expect_receipts(&mut raw, &[1]).await;
+    until("it has disconnected", || broker.connections().is_empty()).await;
+    raw.expect_nothing().await;
+    // What comes after it is not looked at, however much.
+    raw.write(&"x".repeat(3_000_000)).await;
+    raw.expect_nothing().await;
+    faults.set_farewell(Farewell::Receipted);
+    raw.expect(&["RECEIPT\nreceipt-id:bye\n\n"]).await;
+    raw.expect_closed().await;
+    assert_eq!(broker.queue("a"), None);
+
+    // A client that has waited enough is let go.
+    faults.set_farewell(Farewell::Withheld);
+    let mut raw = Raw::connected(&broker, "1.2").await;
+    raw.write("DISCONNECT\nreceipt:bye\n\n\0").await;
+    raw.expect_nothing().await;
+    raw.shut_down_writing().await;
+    raw.expect_closed().await;
+    // Who asks for no receipt is not concerned.
+    let mut raw = Raw::connected(&broker, "1.2").await;
+    raw.write("DISCONNECT\n\n\0").await;
+    raw.expect_closed().await;
+}
+
+#[tokio::test]
+async fn the_receipt_of_disconnect_is_dropped() {
+    let (broker, faults, mut raw) = started().await;
+    faults.set_farewell(Farewell::Dropped);
+    send(&mut raw, [1]).await;
+    raw.write("DISCONNECT\nreceipt:bye\n\n\0").await;
+    expect_receipts(&mut raw, &[1]).await;
+    raw.expect_closed().await;
+    // Also what waits already.
+    faults.set_farewell(Farewell::Withheld);
+    let mut raw = Raw::connected(&broker, "1.2").await;
+    raw.write("DISCONNECT\nreceipt:bye\n\n\0").await;
+    until("it has disconnected", || broker.connections().is_empty()).await;
+    faults.set_farewell(Farewell::Dropped);
+    raw.expect_closed().await;
+}
+
+#[tokio::test]
+async fn a_poisoned_send_ends_its_connection_each_time() {
+    let (broker, faults, mut raw) = started().await;
+    faults.poison(Some(b"ven\0om"));
+    let poisoned = [
+        "SEND\ndestination:/queue/a\nreceipt:2\ncontent-length:8\n\nxven\0omx\0",
+        "SEND\ndestination:/queue/a\nreceipt:2\nx-own:antidote\n\nx\0",
+    ];
+    for frame in poisoned {
+        let mut other = Raw::connected(&broker, "1.2").await;
+        send(&mut raw, [1]).await;
+        raw.write(frame).await;
+        raw.write("SEND\ndestination:/queue/a\nreceipt:3\n\nbehind it\0").await;
+        expect_receipts(&mut raw, &[1]).await;
+        raw.expect_closed().await;
+        send(&mut other, [4]).await;
+        expect_receipts(&mut other, &[4]).await;
+        raw = other;
+        faults.poison(Some(b"antidote"));
+    }
+    assert_eq!(broker.queue("a").unwrap().published_total, 4);
+    faults.clear();
+    raw.write(poisoned[1]).await;
+    expect_receipts(&mut raw, &[2]).await;
 }
 
 #[tokio::test]
