@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench fuzz doc deps deps-bench t1 audit
+.PHONY: help run test lint bench fuzz peers bench-peers doc deps deps-bench t1 audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (10); needs a nightly toolchain and c
 	  mkdir -p corpus/$$target && \
 	  $(CARGO) +nightly fuzz run $$target corpus/$$target seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+peers: ## the conformance vectors against the other STOMP crates; writes stomp/BENCHMARKS.md
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml -- conformance --write
+
+bench-peers: ## the codec against the other STOMP crates, side by side; writes stomp/BENCHMARKS.md (about two minutes)
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml -- bench --write
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml --bin allocations -- --write
 
 doc: ## the documentation of all crates, in target/doc
 	$(CARGO) doc --workspace --all-features --no-deps --locked
