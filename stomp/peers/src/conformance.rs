@@ -114,7 +114,8 @@ fn versions(peer: &Peer, all: &[String], handshake: bool) -> Vec<String> {
 /// A hang is noticed; its thread is left behind.
 fn guarded(work: impl FnOnce() -> (Option<Failure>, String) + Send + 'static) -> (Option<Failure>, String) {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || drop(sender.send(work())));
+    let work = move || drop(sender.send(work()));
+    thread::Builder::new().name("vector".to_owned()).spawn(work).expect("a thread can be had");
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| (Some(Failure::Hung), error.to_string()))
 }
 

@@ -56,21 +56,10 @@ pub fn conformance(peers: &[Peer], judged: &[Judged]) -> String {
         );
     }
 
-    text += "\n| encoding | frames passed | malformed or injected octets | other content | panics |\n|---|---|---|---|---|\n";
-    for (peer, judged) in peers.iter().zip(judged) {
-        let of = |failure| count(&judged.encode, Some(failure));
-        _ = writeln!(
-            text,
-            "| {} | {} of {} | {} | {} | {} |",
-            peer.name,
-            count(&judged.encode, None),
-            judged.encode.len(),
-            of(Failure::Accepted),
-            of(Failure::Differs) + of(Failure::Refused),
-            of(Failure::Panicked),
-        );
+    let encoding = judged.iter().any(|judged| !judged.encode.is_empty());
+    if encoding {
+        text += &encoding_table(peers, judged);
     }
-
     text += "\nDecoding vectors passed of those judged, by item of [`CONFORMANCE.md`](CONFORMANCE.md):\n\n| item |";
     for peer in peers {
         _ = write!(text, " {} |", peer.name);
@@ -116,4 +105,23 @@ fn reads(peer: &Peer) -> &'static str {
         unescape_connect: false,
     };
     if (peer.open)(&setup).is_some() { "both sides'" } else { "a server's" }
+}
+
+fn encoding_table(peers: &[Peer], judged: &[Judged]) -> String {
+    let mut text = String::new();
+    text += "\n| encoding | frames passed | malformed or injected octets | other content | panics |\n|---|---|---|---|---|\n";
+    for (peer, judged) in peers.iter().zip(judged) {
+        let of = |failure| count(&judged.encode, Some(failure));
+        _ = writeln!(
+            text,
+            "| {} | {} of {} | {} | {} | {} |",
+            peer.name,
+            count(&judged.encode, None),
+            judged.encode.len(),
+            of(Failure::Accepted),
+            of(Failure::Differs) + of(Failure::Refused),
+            of(Failure::Panicked),
+        );
+    }
+    text
 }

@@ -188,7 +188,7 @@ fn octets(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(c).ok()).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = (0..text.len()).step_by(2);
     digits.map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

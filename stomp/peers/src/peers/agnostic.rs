@@ -13,7 +13,7 @@ use stomp_agnostic::{
 };
 
 use super::{
-    Asked, Header, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Setup, Shows, Stream,
+    Asked, Encoded, Header, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Setup, Shows, Stream,
     tokio_stomp::{extend, fields, required},
 };
 
@@ -210,7 +210,7 @@ fn octets(headers: Vec<(String, String)>) -> impl Iterator<Item = Header> {
     headers.into_iter().map(|(name, value)| (name.into(), value.into()))
 }
 
-fn encode(asked: &Asked) -> Option<Result<Vec<u8>, String>> {
+fn encode(asked: &Asked) -> Encoded {
     let mut rest = asked.headers.clone();
     let mut take = |name: &str| {
         let at = rest.iter().position(|(other, _)| other == name)?;

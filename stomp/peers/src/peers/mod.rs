@@ -5,6 +5,7 @@ use stompwire::proto::Limits;
 
 mod agnostic;
 mod iridium;
+pub mod others;
 mod stomp_parser;
 mod stomp_rs;
 pub(crate) mod stompwire_;
@@ -60,6 +61,9 @@ pub enum Shows {
 /// still holds is dropped with it, not measured.
 pub type Run = Box<dyn FnMut() -> usize>;
 
+/// The octets of a frame, or its refusal; `None` if the peer's types cannot express the frame.
+pub type Encoded = Option<Result<Vec<u8>, String>>;
+
 /// A STOMP implementation, and how to drive it.
 pub struct Peer {
     pub name: &'static str,
@@ -80,8 +84,8 @@ pub struct Peer {
     pub required: fn(&str) -> &'static [&'static str],
     /// Its decoder, if it reads frames in that role.
     pub open: fn(&Setup) -> Option<Box<dyn Stream>>,
-    /// The frame on the wire, or its refusal; `None` if its types cannot express the frame.
-    pub encode: fn(&Asked) -> Option<Result<Vec<u8>, String>>,
+    /// The frame on the wire.
+    pub encode: fn(&Asked) -> Encoded,
     /// Decodes the frames in `wire`, which comes in reads of so many octets; says how many there were.
     pub decode_run: fn(wire: &[u8], read: usize) -> Option<Run>,
     /// Encodes a SEND so many times; says how many octets that made.

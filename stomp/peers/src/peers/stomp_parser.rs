@@ -7,7 +7,7 @@ use stomp_parser::{
     server::ServerFrame,
 };
 
-use super::{Asked, Header, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Shows, Stream};
+use super::{Asked, Encoded, Header, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Shows, Stream};
 
 pub(super) const PEER: Peer = Peer {
     name: "stomp-parser",
@@ -189,7 +189,7 @@ fn of_client(frame: &ClientFrame) -> Result<Seen, String> {
     })
 }
 
-fn encode(asked: &Asked) -> Option<Result<Vec<u8>, String>> {
+fn encode(asked: &Asked) -> Encoded {
     let mut rest = asked.headers.clone();
     let mut take = |name: &str| {
         let at = rest.iter().position(|(other, _)| other == name)?;

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use stomp_rs::protocol::{ClientCommand, Command, Frame, FrameParser, ServerCommand, StompMessage};
 
-use super::{Asked, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Shows, Stream};
+use super::{Asked, Encoded, Peer, Role, Run, SEND_BODY, SEND_HEADERS, Seen, Shows, Stream};
 
 pub(super) const PEER: Peer = Peer {
     name: "stomp-rs",
@@ -50,7 +50,7 @@ impl<T: Command + Clone> Stream for Parser<T> {
     }
 }
 
-fn encode(asked: &Asked) -> Option<Result<Vec<u8>, String>> {
+fn encode(asked: &Asked) -> Encoded {
     let headers: std::collections::HashMap<_, _> = asked.headers.iter().cloned().collect();
     if headers.len() < asked.headers.len() {
         return None; // a map has no room for repeats

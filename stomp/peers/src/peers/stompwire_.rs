@@ -6,7 +6,7 @@ use stompwire::{
     proto::{Decoder, Encoder, Limits},
 };
 
-use super::{Asked, Peer, Run, SEND_BODY, SEND_HEADERS, Seen, Setup, Shows, Stream, pieces};
+use super::{Asked, Encoded, Peer, Run, SEND_BODY, SEND_HEADERS, Seen, Setup, Shows, Stream, pieces};
 
 pub(super) const PEER: Peer = Peer {
     name: "stompwire",
@@ -65,7 +65,7 @@ fn variant(error: &impl std::fmt::Debug) -> String {
     text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
-fn encode(asked: &Asked) -> Option<Result<Vec<u8>, String>> {
+fn encode(asked: &Asked) -> Encoded {
     let command = Command::parse(asked.command.as_bytes())?;
     let headers: Headers =
         asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

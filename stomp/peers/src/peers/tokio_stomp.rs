@@ -39,7 +39,7 @@ macro_rules! family {
             use $krate::{FromServer, Message, ToServer, client::ClientCodec};
             use tokio_util::codec::Encoder;
 
-            use super::super::{Asked, Run};
+            use super::super::{Asked, Encoded, Run};
             use super::*;
 
             pub(in super::super) const PEER: Peer = Peer {
@@ -93,7 +93,7 @@ macro_rules! family {
                 Some(Seen { command: command.to_owned(), headers, body: body.unwrap_or_default() })
             }
 
-            fn encode(asked: &Asked) -> Option<Result<Vec<u8>, String>> {
+            fn encode(asked: &Asked) -> Encoded {
                 let mut rest = asked.headers.clone();
                 let mut take = |name: &str| {
                     let at = rest.iter().position(|(other, _)| other == name)?;
