@@ -3,10 +3,10 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench fuzz fuzz-smoke doc deps deps-bench t1 audit
+.PHONY: help run test lint bench fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 audit
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## the edge server on its embedded broker: http://127.0.0.1:8080/b.gif, status on http://127.0.0.1:9090/
 	$(CARGO) run --release --locked
@@ -42,6 +42,17 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (10), with a corpus that stays; needs
 fuzz-smoke: ## the same from the committed seeds alone, for CI; skipped without a nightly toolchain, unless FUZZ_REQUIRED is set
 	rm -rf target/fuzz-smoke
 	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO="$(CARGO)" sh stomp/fuzz/run.sh target/fuzz-smoke
+
+peers: ## the conformance vectors against the other STOMP crates; writes stomp/BENCHMARKS.md
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml -- conformance --write
+
+peers-others: ## the same for three STOMP libraries in JavaScript and Python; installs them into stomp/peers/others
+	cd stomp/peers/others && npm ci --no-fund --no-audit && python3 -m venv venv && venv/bin/pip install -q -r requirements.txt
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml -- others --write
+
+bench-peers: ## the codec against the other STOMP crates, side by side; writes stomp/BENCHMARKS.md (about two minutes)
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml -- bench --write
+	$(CARGO) run --release --locked --manifest-path stomp/peers/Cargo.toml --bin allocations -- --write
 
 doc: ## the documentation of all crates, in target/doc
 	$(CARGO) doc --workspace --all-features --no-deps --locked
