@@ -11,7 +11,7 @@ use tokio::{
     select,
     sync::{Notify, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -161,7 +161,8 @@ impl Keeper {
             }
         };
         // What waits for its users has its own deadline; the pool's may be nearer.
-        drop(tokio::time::timeout_at(until, async { while self.drains.join_next().await.is_some() {} }).await);
+        let drained = async { while self.drains.join_next().await.is_some() {} };
+        drop(timeout_at(until, drained).await);
         self.enter(ConnectionState::Closed);
     }
 

@@ -34,7 +34,10 @@ mod roster;
 mod seats;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -48,7 +51,7 @@ pub use keeper::PooledClient;
 pub use options::PoolOptions;
 pub use status::{BrokerStatus, ConnectionState, ConnectionStatus, PoolError, PoolStatus};
 
-pub(crate) use seats::{Attempt, Move, Seat, Seats};
+pub(crate) use seats::{Move, Seat, Seats};
 
 /// Connections to brokers, each looked after by a task. See the module's text.
 ///
@@ -57,7 +60,8 @@ pub(crate) use seats::{Attempt, Move, Seat, Seats};
 pub struct Pool {
     shared: Arc<Shared>,
     closing: watch::Sender<Option<Instant>>,
-    keepers: JoinSet<()>,
+    /// Empty once it is being closed.
+    keepers: Mutex<JoinSet<()>>,
 }
 
 impl Pool {
@@ -74,7 +78,7 @@ impl Pool {
         for index in 0..shared.options.connections.max(1) {
             keepers.spawn(Keeper::new(index, Arc::clone(&shared), watch_closing.clone()).run());
         }
-        Self { shared, closing, keepers }
+        Self { shared, closing, keepers: Mutex::new(keepers) }
     }
 
     /// [`Pool::start`], and waits until there is a first connection. Cancel safe: the pool ends with the future.
@@ -101,26 +105,26 @@ impl Pool {
         let mut changes = self.shared.status.subscribe();
         let picked = timeout(within, async {
             loop {
+                if self.closing.borrow().is_some() {
+                    return Err(PoolError::Closed);
+                }
                 if let Some(client) = self.shared.pick() {
-                    return client;
+                    return Ok(client);
                 }
                 // The sender is ours.
                 drop(changes.changed().await);
             }
         });
-        picked.await.map_err(|_| PoolError::NoConnection {
-            within,
-            last_error: self.shared.status.borrow().last_error().and_then(|connection| {
-                let error = connection.last_error.as_ref()?;
-                Some(format!("{}: {error}", connection.broker))
-            }),
-        })
+        match picked.await {
+            Ok(result) => result,
+            Err(_) => Err(PoolError::NoConnection { within, last_error: self.status().last_error() }),
+        }
     }
 
-    /// The connection with the fewest users, if there is one now.
+    /// The connection with the fewest users, if there is one now and the pool is not being closed.
     #[must_use]
     pub fn try_client(&self) -> Option<PooledClient> {
-        self.shared.pick()
+        if self.closing.borrow().is_some() { None } else { self.shared.pick() }
     }
 
     /// Where each connection stands.
@@ -148,10 +152,17 @@ impl Pool {
     }
 
     /// Hands out no more connections, waits until those on loan are given back and their receipts are here, and closes
-    /// them; all that within `deadline`, after which they are cut. Not cancel safe: dropped before it is done, it leaves
-    /// connections on loan to those who have them, and ends the tasks.
-    pub async fn close(mut self, deadline: Duration) {
-        self.closing.send_replace(Some(Instant::now() + deadline));
-        while self.keepers.join_next().await.is_some() {}
+    /// them; all that within `deadline`, after which they are cut. Called again, it returns at once. Not cancel safe:
+    /// dropped before it is done, it leaves connections on loan to those who have them, and ends the tasks.
+    pub async fn close(&self, deadline: Duration) {
+        self.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            closing.get_or_insert_with(|| Instant::now() + deadline);
+            first
+        });
+        // Nothing that can panic runs under the lock.
+        let mut keepers =
+            std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        while keepers.join_next().await.is_some() {}
     }
 }

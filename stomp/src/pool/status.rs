@@ -72,10 +72,11 @@ impl PoolStatus {
         Self { connections: vec![connection; connections], connects: 0, failures: 0, rebalanced: 0 }
     }
 
-    /// The error that was seen last, of any connection that has one now.
-    pub(super) fn last_error(&self) -> Option<&ConnectionStatus> {
+    /// The error that was seen last, with its broker, of the connections that have one now.
+    pub(super) fn last_error(&self) -> Option<String> {
         let failed = self.connections.iter().filter(|connection| connection.last_error.is_some());
-        failed.max_by_key(|connection| connection.since)
+        let ConnectionStatus { broker, last_error, .. } = failed.max_by_key(|connection| connection.since)?;
+        last_error.as_ref().map(|error| format!("{broker}: {error}"))
     }
 }
 

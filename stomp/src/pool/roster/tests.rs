@@ -364,7 +364,7 @@ fn schedule(brokers: usize) -> impl Strategy<Value = Vec<(usize, bool, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// The invariants hold throughout (`World::check` and the assertions of each step); once all brokers are back the
     /// seats spread evenly within a bounded time; and then nothing moves any more.
