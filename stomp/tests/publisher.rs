@@ -257,7 +257,8 @@ async fn what_the_server_said_is_kept() {
     let broker = Broker::builder().start().await.unwrap();
     broker.faults().set_admission(Admission::RefuseConnect);
     let (publisher, _outcomes) = Publisher::<()>::start(options(&[&broker.url()])).unwrap();
-    let said = |text: &str| publisher.lanes()[0].last_error.as_deref().is_some_and(|error| error.contains(text));
+    let said =
+        |text: &str| publisher.lanes()[0].last_error.as_deref().is_some_and(|error| error.contains(text));
     until("the server's words", || said("the broker was told to refuse this CONNECT")).await;
 }
 

@@ -89,8 +89,9 @@ impl Shared {
         let len = slots.open.len();
         let turn = slots.turn;
         let users = |i: usize| slots.open[i].as_ref().map(|pooled| pooled.users.load(Ordering::Relaxed));
-        let (_, best) =
-            (turn..turn + len).filter_map(|i| Some((users(i % len)?, i % len))).min_by_key(|&(users, _)| users)?;
+        let (_, best) = (turn..turn + len)
+            .filter_map(|i| Some((users(i % len)?, i % len)))
+            .min_by_key(|&(users, _)| users)?;
         slots.turn = (best + 1) % len;
         // Counted under the lock, so that a drain that begins now sees it.
         slots.open[best].as_ref().map(PooledClient::new)

@@ -161,8 +161,7 @@ impl Pool {
             first
         });
         // Nothing that can panic runs under the lock.
-        let mut keepers =
-            std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
         while keepers.join_next().await.is_some() {}
     }
 }

@@ -107,7 +107,9 @@ impl Roster {
             .any(|broker| broker.rank() == 0 && broker.health == Health::Good && !broker.may_be_tried(now));
         let best = self
             .in_turn()
-            .filter(|&i| self.brokers[i].may_be_tried(now) && (self.brokers[i].rank() == 0 || !good_one_is_busy))
+            .filter(|&i| {
+                self.brokers[i].may_be_tried(now) && (self.brokers[i].rank() == 0 || !good_one_is_busy)
+            })
             .min_by_key(|&i| (self.brokers[i].rank(), self.brokers[i].load()));
         let Some(best) = best else { return Claim::Wait(self.next_pause_end(now)) };
         let load = self.brokers[best].load();

@@ -56,13 +56,7 @@ pub(crate) struct Move {
 impl Seats {
     pub(crate) fn new(brokers: Vec<BrokerUrl>, backoff: Backoff, rebalance: Option<Duration>) -> Self {
         let roster = Roster::new(brokers.len(), backoff, rebalance, fastrand::Rng::new());
-        Self {
-            brokers,
-            backoff,
-            roster: Mutex::new(roster),
-            changed: Notify::new(),
-            origin: Instant::now(),
-        }
+        Self { brokers, backoff, roster: Mutex::new(roster), changed: Notify::new(), origin: Instant::now() }
     }
 
     /// Waits for leave to make an attempt: at once if a broker is good, until a pause has passed or an attempt of

@@ -433,7 +433,8 @@ impl<T: Send + 'static> Lane<T> {
             && let Some(retained) = messages.pop_if(|retained| retained.is_suspect())
         {
             let Retained { attempts, losses, .. } = retained;
-            if losses > super::SUSPECT_AFTER && shared.options.max_attempts.is_some_and(|max| attempts >= max) {
+            if losses > super::SUSPECT_AFTER && shared.options.max_attempts.is_some_and(|max| attempts >= max)
+            {
                 crate::log::warn!(
                     id = retained.message.id,
                     attempts,
@@ -458,7 +459,10 @@ impl<T: Send + 'static> Lane<T> {
         if cause == self.last_cause {
             crate::log::debug!(cause, "still no connection to the broker");
         } else {
-            crate::log::warn!(cause, "no connection to the broker; its unconfirmed messages will be sent again");
+            crate::log::warn!(
+                cause,
+                "no connection to the broker; its unconfirmed messages will be sent again"
+            );
             self.last_cause.clone_from(&cause);
         }
         self.shared.board.failed();

@@ -201,7 +201,8 @@ async fn changes_can_be_watched() {
     let lost = timeout(LIMIT, lost).await.unwrap().unwrap().clone();
     assert!(lost.failures >= 1);
     brokers[0].faults().set_admission(Admission::Open);
-    let back = timeout(LIMIT, watch.wait_for(|status| status.connected() == 1)).await.unwrap().unwrap().clone();
+    let back =
+        timeout(LIMIT, watch.wait_for(|status| status.connected() == 1)).await.unwrap().unwrap().clone();
     assert_eq!((back.connects, &back.connections[0].last_error), (2, &None));
     timeout(LIMIT, pool.close(LIMIT)).await.unwrap();
     assert_eq!(watch.borrow().connections[0].state, ConnectionState::Closed);
