@@ -331,3 +331,23 @@ async fn a_message_that_cannot_be_encoded_is_told_and_does_not_stop_the_line() {
     assert!(seen.iter().any(|outcome| matches!(outcome, Outcome::Unencodable { token: 0, .. })), "{seen:?}");
     assert!(seen.iter().any(|outcome| matches!(outcome, Outcome::Confirmed { token: 1, .. })), "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_closing_up_once_and_not_for_each_message() {
+    let broker = Broker::builder().start().await.unwrap();
+    let mut options = options(&[&broker.url()]);
+    options.connect.window = Window { frames: 4, bytes: 1 << 20 };
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    // Four outcomes fill the buffer, the lane holds one, and four more wait.
+    publish(&publisher, 0..8).await;
+    until("all that fit are at the broker", || broker.queue("q").is_some_and(|queue| queue.messages >= 8))
+        .await;
+    let start = Instant::now();
+    publisher.close(Duration::from_millis(100)).await;
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    for n in 0..4 {
+        let outcome = outcomes.recv().await;
+        assert!(matches!(outcome, Some(Outcome::Confirmed { token, .. }) if token == n), "{outcome:?}");
+    }
+    assert_eq!(outcomes.recv().await, None);
+}

@@ -306,7 +306,11 @@ impl Pooled {
             }
         };
         // Who still uses it then is told by the client that it was closed.
-        drop(timeout(within, idle).await);
+        select! {
+            () = idle => {}
+            _ = self.client.ended() => {}
+            () = sleep(within) => {}
+        }
         let left = within.saturating_sub(start.elapsed());
         if timeout(left, self.client.clone().close(left)).await.is_err() {
             self.client.abort();

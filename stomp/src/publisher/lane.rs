@@ -1,6 +1,9 @@
 use std::{
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -8,7 +11,7 @@ use std::{
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -41,14 +44,37 @@ pub(super) struct Shared<T> {
     pub(super) board: Arc<Board>,
     pub(super) seats: Arc<Seats>,
     pub(super) outcomes: mpsc::Sender<Outcome<T>>,
+    /// The reader of the outcomes did not read when it was waited for at the end.
+    pub(super) deaf: AtomicBool,
 }
 
 impl<T> Shared<T> {
-    /// Tells that a message was given up. The reader may have gone.
+    /// Tells an outcome. A reader that has gone wants none; one that does not read makes the lane wait, but once the
+    /// publisher is stopped not for long, and not for every message.
+    async fn tell(&self, outcome: Outcome<T>, stopped: &mut watch::Receiver<bool>) {
+        let permit = select! {
+            biased;
+            permit = self.outcomes.reserve() => permit.ok(),
+            () = turned(stopped) => self.last_permit().await,
+        };
+        if let Some(permit) = permit {
+            permit.send(outcome);
+        }
+    }
+
+    /// Tells that the publisher was stopped before a message was confirmed.
     pub(super) async fn abandon(&self, retained: Retained<T>) {
         let Retained { message, attempts, .. } = retained;
-        let outcome = Outcome::Abandoned { token: message.token, attempts };
-        drop(self.outcomes.send_timeout(outcome, TELL).await);
+        if let Some(permit) = self.last_permit().await {
+            permit.send(Outcome::Abandoned { token: message.token, attempts });
+        }
+    }
+
+    async fn last_permit(&self) -> Option<mpsc::Permit<'_, Outcome<T>>> {
+        let within = if self.deaf.load(Ordering::Relaxed) { Duration::ZERO } else { TELL };
+        let permit = timeout(within, self.outcomes.reserve()).await;
+        self.deaf.store(permit.is_err(), Ordering::Relaxed);
+        permit.ok()?.ok()
     }
 }
 
@@ -231,9 +257,9 @@ impl<T: Send + 'static> Lane<T> {
         let mut blocked: Option<Blocked> = None;
         // A connection that is not written takes no frames; receipts, and time, go on meanwhile.
         let mut submitting = pin!(None);
-        loop {
+        let end = loop {
             if matches!(course, Course::Leaving { .. }) && self.flight.is_empty() {
-                return End::Moved;
+                break End::Moved;
             }
             // Made before the backlog is looked at, so that no arrival is missed in between.
             let arrival = shared.backlog.arrival();
@@ -263,7 +289,7 @@ impl<T: Send + 'static> Lane<T> {
             }
             select! {
                 biased;
-                () = turned(&mut closing) => return End::Stopped,
+                () = turned(&mut closing) => break End::Stopped,
                 // Before the completions: a lost receipt must be found under full load too.
                 _ = tick.tick() => {
                     seat.age();
@@ -274,10 +300,10 @@ impl<T: Send + 'static> Lane<T> {
                             seat.set_blocked(true);
                             shared.board.enter(self.index, LaneState::Blocked);
                         }
-                        Err(end) => return end,
+                        Err(end) => break end,
                     }
                     match course {
-                        Course::Leaving { until, .. } if *until <= Instant::now() => return End::Moved,
+                        Course::Leaving { until, .. } if *until <= Instant::now() => break End::Moved,
                         Course::Steady if blocked.is_none() => *course = self.change_course(seat),
                         _ => {}
                     }
@@ -294,19 +320,18 @@ impl<T: Send + 'static> Lane<T> {
                         shared.board.enter(self.index, LaneState::Connected);
                     }
                 }
-                cause = client.ended() => {
-                    // What was receipted before the end counts.
-                    while let Ok(completion) = completions.try_recv() {
-                        ready.push(completion);
-                    }
-                    self.settle(&mut ready).await;
-                    return End::Lost(cause);
-                }
+                cause = client.ended() => break End::Lost(cause),
                 found = found(course) => *course = self.found(found, course),
-                () = turned(&mut done) => return End::Done,
+                () = turned(&mut done) => break End::Done,
                 () = arrival, if has_room => {}
             }
+        };
+        // What was receipted before the end counts.
+        while let Ok(completion) = completions.try_recv() {
+            ready.push(completion);
         }
+        self.settle(&mut ready).await;
+        end
     }
 
     /// Whether there is a better place to go to.
@@ -400,8 +425,7 @@ impl<T: Send + 'static> Lane<T> {
                 self.flight.confirmed(key);
                 self.shared.board.confirmed();
             }
-            // A reader that has gone wants no outcomes.
-            drop(self.shared.outcomes.send(outcome(retained, error)).await);
+            self.shared.tell(outcome(retained, error), &mut self.closing).await;
         }
         if settled > 0 {
             self.shared.backlog.settled(settled);
@@ -444,7 +468,7 @@ impl<T: Send + 'static> Lane<T> {
                 shared.board.given_up();
                 let error = cause.to_string();
                 let outcome = Outcome::GivenUp { token: retained.message.token, attempts, error };
-                drop(shared.outcomes.send(outcome).await);
+                shared.tell(outcome, &mut self.closing).await;
                 shared.backlog.settled(1);
             } else {
                 let pause = shared.options.backoff.pause(losses - 1);

@@ -22,7 +22,7 @@ mod options;
 mod status;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -212,7 +212,7 @@ impl<T> Shared<T> {
     fn new(options: PublisherOptions, outcomes: mpsc::Sender<Outcome<T>>) -> Self {
         let board = Arc::new(Board::new(options.connections.max(1)));
         let seats = Arc::new(Seats::new(options.brokers.clone(), options.backoff, options.rebalance));
-        Self { options, backlog: Backlog::new(), board, seats, outcomes }
+        Self { options, backlog: Backlog::new(), board, seats, outcomes, deaf: AtomicBool::new(false) }
     }
 }
 
