@@ -127,6 +127,7 @@ impl Roster {
         if self.moving || now < self.next_move {
             return None;
         }
+        let Broker { blocked: 0, .. } = self.brokers[from.broker] else { return None };
         let load = self.brokers[from.broker].load();
         let fullest = self.brokers.iter().filter(|broker| broker.blocked == 0).map(Broker::load).max();
         let to = self

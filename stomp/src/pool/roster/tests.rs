@@ -240,6 +240,43 @@ fn a_good_broker_is_preferred_to_an_emptier_one_that_failed() {
 }
 
 #[test]
+fn ties_go_round() {
+    let mut roster = roster(3);
+    let mut seen = [0; 3];
+    for _ in 0..9 {
+        let seat = take(&mut roster, ms(0));
+        seen[seat.broker] += 1;
+        roster.left(seat);
+    }
+    assert_eq!(seen, [3, 3, 3]);
+}
+
+#[test]
+fn the_first_answer_of_a_broker_is_waited_for_a_little() {
+    let mut roster = roster(2);
+    let (first, slow) = (try_one(&mut roster, ms(0)), try_one(&mut roster, ms(0)));
+    roster.connected(first);
+    let second = take(&mut roster, ms(10));
+    assert_eq!(second.broker, first.broker, "both have one");
+    assert_eq!(roster.claim(ms(20)), Claim::Wait(Some(PATIENCE)));
+    assert_eq!(try_one(&mut roster, PATIENCE).broker, first.broker, "it takes too long");
+    roster.connected(slow);
+    assert_eq!(try_one(&mut roster, PATIENCE).broker, slow.broker);
+}
+
+#[test]
+fn rather_than_try_one_that_failed_a_claim_waits_for_its_turn_at_a_good_one() {
+    let mut roster = roster(2);
+    let seats = [take(&mut roster, ms(0)), take(&mut roster, ms(0))];
+    roster.lost(seats[0], ms(1));
+    let attempts: Vec<Place> = (0..ATTEMPTS_AT_ONCE).map(|_| try_one(&mut roster, ms(2))).collect();
+    // The pause of the one that failed is over.
+    assert_eq!(roster.claim(ms(60_000)), Claim::Wait(None));
+    roster.connected(attempts[0]);
+    assert_eq!(try_one(&mut roster, ms(60_000)).broker, seats[1].broker);
+}
+
+#[test]
 fn without_a_good_broker_the_pause_grows_with_each_failure() {
     let mut roster = roster(1);
     let mut now = ms(0);
@@ -308,6 +345,8 @@ fn a_broker_in_an_alarm_is_the_last_of_the_good_and_no_place_to_move_to_or_from(
     roster.blocked(others[0], true);
     assert_eq!(roster.propose_move(others[0], ms(60_000)), None);
     roster.blocked(others[0], false);
+    // Whoever proposes first.
+    assert_eq!(roster.propose_move(seats[0], ms(60_000)), None);
     assert_eq!(roster.propose_move(others[0], ms(60_000)).unwrap().broker, seats[0].broker);
 }
 
