@@ -50,6 +50,10 @@ struct Pooled {
 
 /// A connection on loan from a [`Pool`](super::Pool); a [`Client`] in every other respect. Given back when it is
 /// dropped: take one for each piece of work rather than keeping it.
+///
+/// One that is kept, for a subscription say, is closed under its holder when the connection moves and
+/// [`PoolOptions::drain_timeout`] has passed; [`PoolOptions::rebalance`] `None` prevents that. A clone of the client
+/// inside is no loan: the pool does not wait for it.
 #[derive(Debug)]
 pub struct PooledClient {
     pooled: Arc<Pooled>,

@@ -1,9 +1,6 @@
 use std::{
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -11,72 +8,25 @@ use std::{
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
-    LaneState, Outcome, PublisherOptions, Retained,
-    backlog::{Backlog, Pull},
+    LaneState, Outcome, Retained,
+    alarm::{Blocked, blocked_after},
+    backlog::Pull,
     flight::Flight,
-    status::Board,
+    shared::{Shared, turned},
 };
 use crate::{
     Headers,
     client::{Client, Completion, ConnectOptions, ConnectionError, Outgoing, Payload, Token, Unconfirmed},
-    pool::{Move, Seat, Seats},
+    pool::{Move, Seat},
     proto::{EncodeError, SendTemplate, SessionError},
 };
 
 /// Receipts taken at once.
 const COMPLETIONS_AT_ONCE: usize = 1024;
-/// Without a receipt for this long a lane counts as blocked, whatever the heart-beats' period.
-const BLOCKED_AFTER: Duration = Duration::from_secs(5);
-/// A broker that writes to a slow disk may take this long to confirm, and is not called blocked for it.
-const SLOW_CONFIRM: Duration = Duration::from_secs(1);
-/// For a reader of the outcomes that does not read while the publisher is being closed.
-const TELL: Duration = Duration::from_secs(5);
-
-/// What the lanes of a publisher have in common.
-#[derive(Debug)]
-pub(super) struct Shared<T> {
-    pub(super) options: PublisherOptions,
-    pub(super) backlog: Backlog<T>,
-    pub(super) board: Arc<Board>,
-    pub(super) seats: Arc<Seats>,
-    pub(super) outcomes: mpsc::Sender<Outcome<T>>,
-    /// The reader of the outcomes did not read when it was waited for at the end.
-    pub(super) deaf: AtomicBool,
-}
-
-impl<T> Shared<T> {
-    /// Tells an outcome. A reader that has gone wants none; one that does not read makes the lane wait, but once the
-    /// publisher is stopped not for long, and not for every message.
-    async fn tell(&self, outcome: Outcome<T>, stopped: &mut watch::Receiver<bool>) {
-        let permit = select! {
-            biased;
-            permit = self.outcomes.reserve() => permit.ok(),
-            () = turned(stopped) => self.last_permit().await,
-        };
-        if let Some(permit) = permit {
-            permit.send(outcome);
-        }
-    }
-
-    /// Tells that the publisher was stopped before a message was confirmed.
-    pub(super) async fn abandon(&self, retained: Retained<T>) {
-        let Retained { message, attempts, .. } = retained;
-        if let Some(permit) = self.last_permit().await {
-            permit.send(Outcome::Abandoned { token: message.token, attempts });
-        }
-    }
-
-    async fn last_permit(&self) -> Option<mpsc::Permit<'_, Outcome<T>>> {
-        let within = if self.deaf.load(Ordering::Relaxed) { Duration::ZERO } else { TELL };
-        let permit = timeout(within, self.outcomes.reserve()).await;
-        self.deaf.store(permit.is_err(), Ordering::Relaxed);
-        permit.ok()?.ok()
-    }
-}
 
 /// One connection after the other, and the messages that are in flight on the present one.
 pub(super) struct Lane<T> {
@@ -116,12 +66,6 @@ enum Course {
 }
 
 type Finding = Pin<Box<dyn Future<Output = Result<(Client, Seat), ConnectionError>> + Send>>;
-
-/// The time since which a connection has been blocked.
-struct Blocked {
-    since: Instant,
-    probed: bool,
-}
 
 impl<T: Send + 'static> Lane<T> {
     pub(super) fn new(index: usize, shared: Arc<Shared<T>>, closing: watch::Receiver<bool>) -> Self {
@@ -434,7 +378,7 @@ impl<T: Send + 'static> Lane<T> {
         receipted
     }
 
-    /// Whether the broker takes nothing at present. See [`PublisherOptions::receipt_timeout`].
+    /// Whether the broker takes nothing at present. See [`super::PublisherOptions::receipt_timeout`].
     fn look(&self, client: &Client, blocked_after: Duration) -> Result<bool, End> {
         let Some((age, overtaken)) = self.flight.oldest() else { return Ok(false) };
         let timeout = self.shared.options.receipt_timeout;
@@ -514,39 +458,12 @@ impl<T: Send + 'static> Lane<T> {
     }
 }
 
-impl Blocked {
-    fn now() -> Self {
-        Self { since: Instant::now(), probed: false }
-    }
-
-    /// How many messages to take nevertheless: one, once, after the receipt timeout. If it is receipted, those before
-    /// it were not in an alarm: their receipts are lost.
-    fn appetite(&self, receipt_timeout: Duration) -> usize {
-        usize::from(!self.probed && self.since.elapsed() >= receipt_timeout)
-    }
-}
-
-/// After what time without a receipt a connection counts as blocked: two of the server's heart-beat periods, in which a
-/// server that lives has given a sign of life, within bounds.
-fn blocked_after(client: &Client, options: &PublisherOptions) -> Duration {
-    let grace = f64::from(options.connect.session.heart_beat_grace).max(1.0);
-    let period = client.connected().server_patience.map_or(BLOCKED_AFTER, |patience| {
-        Duration::try_from_secs_f64(patience.as_secs_f64() / grace).unwrap_or(BLOCKED_AFTER)
-    });
-    period.saturating_mul(2).clamp(SLOW_CONFIRM, BLOCKED_AFTER).min(options.receipt_timeout)
-}
-
 /// Completes when the better place has answered.
 async fn found(course: &mut Course) -> Result<(Client, Seat), ConnectionError> {
     match course {
         Course::Finding(finding, _) => finding.await,
         Course::Steady | Course::Leaving { .. } => std::future::pending().await,
     }
-}
-
-/// Completes when the flag is set, or its owner is gone.
-async fn turned(flag: &mut watch::Receiver<bool>) {
-    drop(flag.wait_for(|turned| *turned).await);
 }
 
 fn outcome<T>(retained: Retained<T>, error: Option<EncodeError>) -> Outcome<T> {

@@ -15,14 +15,16 @@
 //! A message that costs the connection each time it is sent is isolated, and given up if that is wished: see
 //! [`PublisherOptions::max_attempts`].
 
+mod alarm;
 mod backlog;
 mod flight;
 mod lane;
 mod options;
+mod shared;
 mod status;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,11 +34,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::{
-    backlog::Backlog,
-    lane::{Lane, Shared},
-};
-use crate::{Headers, pool::Seats, proto::EncodeError};
+use self::{lane::Lane, shared::Shared};
+use crate::{Headers, proto::EncodeError};
 
 pub use crate::backoff::Backoff;
 pub use options::PublisherOptions;
@@ -205,14 +204,6 @@ impl<T: Send + 'static> Publisher<T> {
         for retained in self.shared.backlog.take_all() {
             self.shared.abandon(retained).await;
         }
-    }
-}
-
-impl<T> Shared<T> {
-    fn new(options: PublisherOptions, outcomes: mpsc::Sender<Outcome<T>>) -> Self {
-        let board = Arc::new(Board::new(options.connections.max(1)));
-        let seats = Arc::new(Seats::new(options.brokers.clone(), options.backoff, options.rebalance));
-        Self { options, backlog: Backlog::new(), board, seats, outcomes, deaf: AtomicBool::new(false) }
     }
 }
 

@@ -23,7 +23,8 @@ pub struct PublisherOptions {
     pub backoff: Backoff,
     /// When the oldest unreceipted message is this old, the lane looks closer: later ones receipted, or no heart-beats
     /// agreed: the connection is given up and its messages are sent again; only heart-beats coming: the broker is
-    /// blocked (an alarm), and reconnecting would make it worse. Default 30 s.
+    /// blocked (an alarm), and reconnecting would make it worse. One more message is then sent: if that is receipted, it
+    /// was no alarm, the receipts before it are lost. Default 30 s.
     pub receipt_timeout: Duration,
     /// The mean pause between two moves of lanes to a broker that has come back; each is up to half longer or shorter.
     /// `None`: lanes stay where they are. Default 2 s.
