@@ -25,7 +25,7 @@ pub(super) struct Shared<T> {
     pub(super) backlog: Backlog<T>,
     pub(super) board: Arc<Board>,
     pub(super) seats: Arc<Seats>,
-    pub(super) outcomes: mpsc::Sender<Outcome<T>>,
+    outcomes: mpsc::Sender<Outcome<T>>,
     /// The reader of the outcomes did not read when it was waited for at the end.
     deaf: AtomicBool,
 }
