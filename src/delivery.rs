@@ -258,6 +258,16 @@ async fn record(mut outcomes: Outcomes<u64>, name: String, ledger: Arc<Ledger>, 
                     );
                     ledger.drop_beacons(DropReason::Unencodable, count);
                 }
+                Outcome::GivenUp { token: count, attempts, error } => {
+                    tracing::error!(
+                        destination = name,
+                        beacons = count,
+                        attempts,
+                        error,
+                        "a batch was given up: it cost the connection each time it was sent"
+                    );
+                    ledger.drop_beacons(DropReason::GivenUp, count);
+                }
                 // The enum may grow; an outcome not known here must not lose its beacons from the account.
                 other => tracing::error!(destination = name, ?other, "an unknown outcome was not counted"),
             }

@@ -32,6 +32,8 @@ pub enum DropReason {
     ShutdownUnsent,
     /// It can never be sent as it is: a defect, since lines and headers are built here.
     Unencodable,
+    /// Its batch cost the connection each time it was sent, and was given up.
+    GivenUp,
     /// Sent, but not confirmed, when the shutdown deadline passed: the broker may or may not have it.
     ShutdownInFlight,
 }
@@ -45,13 +47,14 @@ enum Stage {
 
 impl DropReason {
     /// Every reason, in the order of the way of a beacon.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RingFull,
         Self::Evicted,
         Self::ShutdownOnRing,
         Self::ShutdownInBatch,
         Self::ShutdownUnsent,
         Self::Unencodable,
+        Self::GivenUp,
         Self::ShutdownInFlight,
     ];
 
@@ -65,6 +68,7 @@ impl DropReason {
             Self::ShutdownInBatch => "shutdown_in_batch",
             Self::ShutdownUnsent => "shutdown_unsent",
             Self::Unencodable => "unencodable",
+            Self::GivenUp => "given_up",
             Self::ShutdownInFlight => "shutdown_in_flight",
         }
     }
@@ -73,7 +77,9 @@ impl DropReason {
         match self {
             Self::RingFull | Self::Evicted | Self::ShutdownOnRing => Stage::Ring,
             Self::ShutdownInBatch => Stage::Batch,
-            Self::ShutdownUnsent | Self::Unencodable | Self::ShutdownInFlight => Stage::Flight,
+            Self::ShutdownUnsent | Self::Unencodable | Self::GivenUp | Self::ShutdownInFlight => {
+                Stage::Flight
+            }
         }
     }
 }

@@ -21,11 +21,17 @@ impl Backoff {
     /// The pause after `failures` failures in a row (at least one).
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
-        let bound = self.bound(failures);
-        bound / 4 + bound.mul_f64(0.75 * fastrand::f64())
+        self.pause_at(failures, fastrand::f64())
     }
 
-    fn bound(&self, failures: u32) -> Duration {
+    /// The same with the chance handed in: from 0 for the shortest pause to 1 for the longest.
+    pub(crate) fn pause_at(&self, failures: u32, chance: f64) -> Duration {
+        let bound = self.bound(failures);
+        bound / 4 + bound.mul_f64(0.75 * chance)
+    }
+
+    /// The longest pause after so many failures.
+    pub(crate) fn bound(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         self.min.saturating_mul(1 << doublings).min(self.max.max(self.min))
     }

@@ -5,6 +5,7 @@
 //! | [`proto`] | always | frames, decoder, encoder and session without sockets, clock or runtime (`no_std` + alloc) |
 //! | [`client`] | `tokio` | an async client on tokio: receipts pipelined in a window, reading and writing independent |
 //! | [`publisher`] | `tokio` | confirmed publishing over several connections: each message kept until its own RECEIPT |
+//! | [`pool`] | `tokio` | connections over several brokers: failover, backoff, rebalancing, without a stampede |
 //! | [`codec`] | `tokio` | the decoder and encoder as a `tokio_util` codec, for transports of your own |
 //! | [`broker`] | `broker` | an in-memory broker for first runs and tests; not for production |
 //! | [`rabbitmq`] | always | RabbitMQ's destinations, message properties and queue arguments, with types (`no_std` + alloc) |
@@ -29,6 +30,8 @@ pub mod client;
 pub mod codec;
 #[cfg(any(feature = "tokio", feature = "broker"))]
 mod log;
+#[cfg(feature = "tokio")]
+pub mod pool;
 pub mod proto;
 #[cfg(feature = "tokio")]
 pub mod publisher;

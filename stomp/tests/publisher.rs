@@ -9,7 +9,7 @@ use std::{
 
 use stompwire::{
     Headers,
-    broker::{Broker, Which},
+    broker::{Admission, Broker, Which},
     client::Window,
     proto::HeartBeat,
     publisher::{Backoff, LaneState, Message, Outcome, Outcomes, Publisher, PublisherOptions},
@@ -143,11 +143,17 @@ async fn a_lane_goes_on_to_the_next_broker() {
     let dead_url = format!("stomp://{}/", dead.local_addr().unwrap());
     drop(dead);
     let broker = Broker::builder().start().await.unwrap();
-    let (publisher, mut outcomes) = Publisher::start(options(&[&dead_url, &broker.url()])).unwrap();
+    let mut options = options(&[&dead_url, &broker.url()]);
+    // Two lanes begin at two brokers.
+    options.connections = 2;
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
     publish(&publisher, 0..10).await;
     confirmed(&mut outcomes, 10).await;
+    let both = || publisher.lanes().iter().all(|lane| lane.state == LaneState::Connected);
+    until("both lanes are there", both).await;
     assert!(publisher.board().totals().failures >= 1);
-    assert_eq!(publisher.lanes()[0].last_error, None, "an error is forgotten once connected");
+    let errors: Vec<_> = publisher.lanes().into_iter().map(|lane| lane.last_error).collect();
+    assert_eq!(errors, [None, None], "an error is forgotten once connected");
 }
 
 #[tokio::test]
@@ -163,16 +169,97 @@ async fn no_receipts_with_heart_beats_is_blocked_and_not_a_reason_to_reconnect()
     faults.stop_reading(true);
     publish(&publisher, 5..10).await;
     until("blocked", || publisher.lanes()[0].state == LaneState::Blocked).await;
-    // Blocked for many receipt timeouts: no message is taken, no connection is made.
+    // Blocked for many receipt timeouts: one message is taken to find out, no connection is made.
     publish(&publisher, 10..15).await;
     sleep(Duration::from_secs(1)).await;
     let status = &publisher.lanes()[0];
-    assert_eq!((status.state, status.in_flight), (LaneState::Blocked, 5));
+    assert_eq!((status.state, status.in_flight), (LaneState::Blocked, 6));
     faults.stop_reading(false);
     let seen = confirmed(&mut outcomes, 10).await;
     assert!(seen.values().all(|&attempts| attempts == 1), "{seen:?}");
     assert_eq!(publisher.board().totals().connects, 1);
-    assert_eq!(publisher.lanes()[0].state, LaneState::Connected);
+    until("it is open again", || publisher.lanes()[0].state == LaneState::Connected).await;
+}
+
+#[tokio::test]
+async fn blocked_is_seen_within_two_heart_beat_periods_and_slow_is_not_blocked() {
+    const PERIOD: Duration = Duration::from_secs(1);
+    let broker = Broker::builder().heart_beat(HeartBeat::every(PERIOD)).start().await.unwrap();
+    let mut options = options(&[&broker.url()]);
+    options.connect.session.heart_beat = HeartBeat::every(PERIOD);
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    let faults = broker.faults();
+    faults.delay_receipts(Duration::from_millis(900));
+    publish(&publisher, 0..5).await;
+    let slow = async {
+        loop {
+            assert_ne!(publisher.lanes()[0].state, LaneState::Blocked);
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = slow => {}
+        seen = confirmed(&mut outcomes, 5) => assert!(seen.values().all(|&attempts| attempts == 1)),
+    }
+    faults.delay_receipts(Duration::ZERO);
+    faults.stop_reading(true);
+    let start = Instant::now();
+    publish(&publisher, [5]).await;
+    until("blocked", || publisher.lanes()[0].state == LaneState::Blocked).await;
+    let seen_after = start.elapsed();
+    assert!(seen_after >= PERIOD, "{seen_after:?}");
+    assert!(seen_after <= 2 * PERIOD + Duration::from_millis(500), "{seen_after:?}");
+    faults.stop_reading(false);
+    confirmed(&mut outcomes, 1).await;
+    until("it is open again", || publisher.lanes()[0].state == LaneState::Connected).await;
+}
+
+#[tokio::test]
+async fn a_write_that_is_stalled_is_blocked_too() {
+    let broker = Broker::builder().start().await.unwrap();
+    let mut options = options(&[&broker.url()]);
+    options.connect.window = Window { frames: 4096, bytes: 256 << 20 };
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    publish(&publisher, [0]).await;
+    confirmed(&mut outcomes, 1).await;
+    let faults = broker.faults();
+    faults.stop_reading(true);
+    // More than every buffer on the way takes.
+    for n in 1..=600 {
+        let message = Message { body: vec![b'x'; 64 * 1024].into(), ..message(n) };
+        publisher.publish(message).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    until("blocked", || publisher.lanes()[0].state == LaneState::Blocked).await;
+    faults.stop_reading(false);
+    let seen = confirmed(&mut outcomes, 600).await;
+    assert!(seen.values().all(|&attempts| attempts == 1), "sent again");
+    assert_eq!(publisher.board().totals().connects, 1);
+}
+
+#[tokio::test]
+async fn a_lost_receipt_with_nothing_after_it_is_found_by_the_one_message_a_blocked_lane_takes() {
+    let broker = Broker::builder().start().await.unwrap();
+    let mut options = options(&[&broker.url()]);
+    options.receipt_timeout = Duration::from_millis(300);
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    let faults = broker.faults();
+    faults.drop_receipts(Which::All);
+    publish(&publisher, [0]).await;
+    until("blocked", || publisher.lanes()[0].state == LaneState::Blocked).await;
+    faults.drop_receipts(Which::None);
+    publish(&publisher, [1]).await;
+    assert_eq!(confirmed(&mut outcomes, 2).await, BTreeMap::from([(0, 2), (1, 1)]));
+}
+
+#[tokio::test]
+async fn what_the_server_said_is_kept() {
+    let broker = Broker::builder().start().await.unwrap();
+    broker.faults().set_admission(Admission::RefuseConnect);
+    let (publisher, _outcomes) = Publisher::<()>::start(options(&[&broker.url()])).unwrap();
+    let said =
+        |text: &str| publisher.lanes()[0].last_error.as_deref().is_some_and(|error| error.contains(text));
+    until("the server's words", || said("the broker was told to refuse this CONNECT")).await;
 }
 
 #[tokio::test]
@@ -243,4 +330,24 @@ async fn a_message_that_cannot_be_encoded_is_told_and_does_not_stop_the_line() {
     }
     assert!(seen.iter().any(|outcome| matches!(outcome, Outcome::Unencodable { token: 0, .. })), "{seen:?}");
     assert!(seen.iter().any(|outcome| matches!(outcome, Outcome::Confirmed { token: 1, .. })), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_closing_up_once_and_not_for_each_message() {
+    let broker = Broker::builder().start().await.unwrap();
+    let mut options = options(&[&broker.url()]);
+    options.connect.window = Window { frames: 4, bytes: 1 << 20 };
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    // Four outcomes fill the buffer, the lane holds one, and four more wait.
+    publish(&publisher, 0..8).await;
+    until("all that fit are at the broker", || broker.queue("q").is_some_and(|queue| queue.messages >= 8))
+        .await;
+    let start = Instant::now();
+    publisher.close(Duration::from_millis(100)).await;
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    for n in 0..4 {
+        let outcome = outcomes.recv().await;
+        assert!(matches!(outcome, Some(Outcome::Confirmed { token, .. }) if token == n), "{outcome:?}");
+    }
+    assert_eq!(outcomes.recv().await, None);
 }

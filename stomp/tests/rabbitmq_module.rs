@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rabbitmq_node::{QueueOptions as Declared, Vhost, shared};
 use stompwire::{
     Frame, Headers,
-    client::{Client, ConnectOptions, ConnectionError, Subscribe, Subscription, Unconfirmed},
+    client::{Client, ConnectOptions, ConnectionError, Message, Subscribe, Subscription, Unconfirmed},
     rabbitmq::{
         Destination, DestinationError, Properties, QueueKind, QueueOptions, StreamOffset,
         SubscriptionOptions, needs_escaped_connect,
@@ -46,14 +46,14 @@ async fn send(client: &Client, destination: &Destination, more: &Headers) -> Res
 }
 
 async fn subscribe(client: &Client, destination: &Destination, more: &Headers) -> Subscription {
-    let subscribe = Subscribe::to(&destination.to_header().unwrap());
+    let subscribe = Subscribe::to(destination.to_header().unwrap());
     let subscribe =
         more.iter().fold(subscribe, |subscribe, (name, value)| subscribe.with_header(name, value));
     timeout(LIMIT, client.subscribe(subscribe)).await.expect("in time").unwrap()
 }
 
-async fn next(messages: &mut Subscription) -> Frame {
-    timeout(LIMIT, messages.next()).await.expect("a message").unwrap()
+async fn next(messages: &mut Subscription) -> Message {
+    timeout(LIMIT, messages.next()).await.expect("a message").unwrap().unwrap()
 }
 
 async fn close(client: Client) {
@@ -262,7 +262,7 @@ async fn queue_options_arrive_by_send_and_by_subscribe() {
             assert_eq!(message.properties["delivery_mode"], 2);
         }
         let name = format!("subscribed {number}");
-        subscribe(&client, &Destination::queue(&name), &options.headers()).await;
+        let _kept = subscribe(&client, &Destination::queue(&name), &options.headers()).await;
         assert_eq!(queue(&vhost, &name), expected, "by SUBSCRIBE: {options:?}");
     }
     close(client).await;
@@ -410,7 +410,7 @@ async fn a_named_durable_subscription_outlives_its_connection() {
         options.queue_name = Some(name.clone());
         // Without `durable` it ends with its last consumer.
         let client = connect(&vhost).await;
-        subscribe(&client, destination, &options.headers()).await;
+        let _kept = subscribe(&client, destination, &options.headers()).await;
         let transient = queue(&vhost, &name);
         assert!(transient.starts_with("{false,true,"), "{transient}");
         close(client).await;
@@ -422,7 +422,7 @@ async fn a_named_durable_subscription_outlives_its_connection() {
 
         options.durable = true;
         let client = connect(&vhost).await;
-        subscribe(&client, destination, &options.headers()).await;
+        let _kept = subscribe(&client, destination, &options.headers()).await;
         let durable = queue(&vhost, &name);
         assert_eq!(durable, "{true,false,false,[]}");
         close(client).await;

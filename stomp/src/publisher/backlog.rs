@@ -1,13 +1,15 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::{Notify, futures::Notified, watch};
 
 use super::Retained;
 
-/// Messages that no lane holds: new ones at the back, those of a lost connection at the front again.
+/// Messages that no lane holds: new ones at the back, those of a lost connection at the front again, and those that may
+/// be what kills connections aside for a while.
 ///
 /// Bounded by the publisher's windows, since every message holds its room from before it comes here until it is
 /// confirmed.
@@ -21,6 +23,8 @@ pub(super) struct Backlog<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: VecDeque<Retained<T>>,
+    /// Suspects that must wait before they are tried again.
+    deferred: Vec<(Instant, Retained<T>)>,
     /// Messages that a lane has in flight; they may come back.
     out: usize,
     /// No new ones will come.
@@ -38,7 +42,7 @@ pub(super) enum Pull {
 
 impl<T> Backlog<T> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), out: 0, finished: false };
+        let state = State { waiting: VecDeque::new(), deferred: Vec::new(), out: 0, finished: false };
         Self { state: Mutex::new(state), arrived: Notify::new(), done: watch::Sender::new(false) }
     }
 
@@ -59,6 +63,13 @@ impl<T> Backlog<T> {
         self.arrived.notify_one();
     }
 
+    /// Puts a message back, to be sent again some time after `until` and after all that wait then.
+    pub(super) fn defer(&self, message: Retained<T>, until: Instant) {
+        let mut state = self.lock();
+        state.out -= 1;
+        state.deferred.push((until, message));
+    }
+
     /// `n` messages are done with.
     pub(super) fn settled(&self, n: usize) {
         let mut state = self.lock();
@@ -77,6 +88,7 @@ impl<T> Backlog<T> {
         mut fits: impl FnMut(&Retained<T>) -> bool,
     ) -> Pull {
         let mut state = self.lock();
+        state.readmit();
         while let Some(front) = state.waiting.front() {
             if !fits(front) {
                 drop(state);
@@ -113,7 +125,10 @@ impl<T> Backlog<T> {
 
     /// Everything that is left.
     pub(super) fn take_all(&self) -> VecDeque<Retained<T>> {
-        std::mem::take(&mut self.lock().waiting)
+        let mut state = self.lock();
+        let mut all = std::mem::take(&mut state.waiting);
+        all.extend(std::mem::take(&mut state.deferred).into_iter().map(|(_, message)| message));
+        all
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -124,6 +139,16 @@ impl<T> Backlog<T> {
 
 impl<T> State<T> {
     fn is_done(&self) -> bool {
-        self.finished && self.waiting.is_empty() && self.out == 0
+        self.finished && self.waiting.is_empty() && self.deferred.is_empty() && self.out == 0
+    }
+
+    /// Lets those in again that have waited for long enough.
+    fn readmit(&mut self) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let due = self.deferred.extract_if(.., |(until, _)| *until <= now);
+        self.waiting.extend(due.map(|(_, message)| message));
     }
 }

@@ -1,6 +1,7 @@
 use std::{
-    collections::BTreeMap,
+    pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -11,45 +12,23 @@ use tokio::{
 };
 
 use super::{
-    LaneState, Outcome, PublisherOptions, Retained,
-    backlog::{Backlog, Pull},
-    status::Board,
+    LaneState, Outcome, Retained,
+    alarm::{Blocked, blocked_after},
+    backlog::Pull,
+    flight::Flight,
+    shared::{Shared, turned},
 };
 use crate::{
     Headers,
     client::{
-        BrokerUrl, Client, Completion, ConnectionError, Outgoing, Payload, Room, SendError, Token,
-        Unconfirmed,
+        Client, Completion, ConnectOptions, ConnectionError, Outgoing, Payload, SendError, Token, Unconfirmed,
     },
+    pool::{Move, Seat},
     proto::{EncodeError, SendTemplate, SessionError},
 };
 
 /// Receipts taken at once.
 const COMPLETIONS_AT_ONCE: usize = 1024;
-/// How often the age of the oldest unreceipted message is looked at.
-const TICK: Duration = Duration::from_millis(500);
-/// Without a receipt for this long a lane with live heart-beats counts as blocked and takes no more messages.
-const BLOCKED_AFTER: Duration = Duration::from_secs(5);
-/// For a reader of the outcomes that does not read while the publisher is being closed.
-const TELL: Duration = Duration::from_secs(5);
-
-/// What the lanes of a publisher have in common.
-#[derive(Debug)]
-pub(super) struct Shared<T> {
-    pub(super) options: PublisherOptions,
-    pub(super) backlog: Backlog<T>,
-    pub(super) board: Arc<Board>,
-    pub(super) outcomes: mpsc::Sender<Outcome<T>>,
-}
-
-impl<T> Shared<T> {
-    /// Tells that a message was given up. The reader may have gone.
-    pub(super) async fn abandon(&self, retained: Retained<T>) {
-        let Retained { message, attempts, .. } = retained;
-        let outcome = Outcome::Abandoned { token: message.token, attempts };
-        drop(self.outcomes.send_timeout(outcome, TELL).await);
-    }
-}
 
 /// One connection after the other, and the messages that are in flight on the present one.
 pub(super) struct Lane<T> {
@@ -57,28 +36,38 @@ pub(super) struct Lane<T> {
     shared: Arc<Shared<T>>,
     closing: watch::Receiver<bool>,
     done: watch::Receiver<bool>,
-    /// By key, and so by age.
-    in_flight: BTreeMap<u64, InFlight<T>>,
-    in_flight_bytes: usize,
-    next_key: u64,
-    newest_confirmed: u64,
-    /// In a row, without a receipt in between.
-    failures: u32,
+    flight: Flight<T>,
+    last_cause: String,
 }
 
-struct InFlight<T> {
-    retained: Retained<T>,
-    _room: Room,
+/// A connection and its place at a broker.
+struct Line {
+    client: Client,
+    seat: Seat,
 }
 
 /// Why a lane stopped serving a connection.
 enum End {
     Lost(ConnectionError),
+    /// It has another one, at a better place.
+    Moved,
     /// All is confirmed and no more will come.
     Done,
     /// The publisher's deadline has passed.
-    GivenUp,
+    Stopped,
 }
+
+/// Where a lane with a connection is heading.
+enum Course {
+    /// It stays.
+    Steady,
+    /// It goes on while it connects to a better place.
+    Finding(Finding, Move),
+    /// It takes nothing more, and waits for the receipts of what it has in flight.
+    Leaving { to: Line, until: Instant, _moving: Move },
+}
+
+type Finding = Pin<Box<dyn Future<Output = Result<(Client, Seat), ConnectionError>> + Send>>;
 
 impl<T: Send + 'static> Lane<T> {
     pub(super) fn new(index: usize, shared: Arc<Shared<T>>, closing: watch::Receiver<bool>) -> Self {
@@ -87,88 +76,117 @@ impl<T: Send + 'static> Lane<T> {
             done: shared.backlog.done(),
             shared,
             closing,
-            in_flight: BTreeMap::new(),
-            in_flight_bytes: 0,
-            next_key: 1,
-            newest_confirmed: 0,
-            failures: 0,
+            flight: Flight::new(),
+            last_cause: String::new(),
         }
     }
 
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let brokers = &shared.options.brokers;
-        let mut at = self.index;
-        let mut last_cause = String::new();
-        while let Some(broker) = brokers.get(at % brokers.len().max(1)) {
-            shared.board.update(self.index, |status| status.broker = broker.to_string());
-            shared.board.enter(self.index, LaneState::Connecting);
-            let cause = match self.attempt(broker).await {
-                End::Lost(cause) => cause.to_string(),
-                End::Done | End::GivenUp => break,
+        let mut line = None;
+        loop {
+            let end = match line.take() {
+                Some(present) => {
+                    let (end, next) = self.use_up(present).await;
+                    line = next;
+                    end
+                }
+                None => match self.connect().await {
+                    Ok(new) => {
+                        line = Some(new);
+                        continue;
+                    }
+                    Err(end) => end,
+                },
             };
-            self.give_back();
-            at += 1;
-            self.failures = self.failures.saturating_add(1);
-            shared.board.failed();
-            let pause = shared.options.backoff.pause(self.failures);
-            // A state that lasts is logged once.
-            if cause == last_cause {
-                crate::log::debug!(%broker, cause, ?pause, "still no connection to the broker");
-            } else {
-                crate::log::warn!(%broker, cause, ?pause, "no connection to the broker; its unconfirmed messages will be sent again");
-                last_cause.clone_from(&cause);
-            }
-            shared.board.update(self.index, |status| status.last_error = Some(cause));
-            shared.board.enter(self.index, LaneState::BackingOff);
-            if self.or_end(sleep(pause)).await.is_err() {
-                break;
+            match end {
+                End::Moved => {}
+                End::Lost(cause) => {
+                    self.note(cause.to_string(), line.is_some());
+                    if self.or_end(sleep(shared.seats.failover_pause())).await.is_err() {
+                        break;
+                    }
+                }
+                End::Done | End::Stopped => break,
             }
         }
         shared.board.enter(self.index, LaneState::Closed);
-        for (_, in_flight) in std::mem::take(&mut self.in_flight) {
-            shared.abandon(in_flight.retained).await;
+        for retained in self.flight.take_all() {
+            shared.abandon(retained).await;
         }
-        self.in_flight_bytes = 0;
         self.show_in_flight();
     }
 
-    /// One connection, from its first octet to its end.
-    async fn attempt(&mut self, broker: &BrokerUrl) -> End {
+    async fn connect(&mut self) -> Result<Line, End> {
+        let shared = Arc::clone(&self.shared);
+        let attempt = self.or_end(shared.seats.claim()).await?;
+        let broker = attempt.broker().map(ToString::to_string).unwrap_or_default();
+        shared.board.update(self.index, |status| status.broker = broker);
+        shared.board.enter(self.index, LaneState::Connecting);
+        let (client, seat) =
+            self.or_end(attempt.connect(self.connect_options())).await?.map_err(End::Lost)?;
+        Ok(self.connected(client, seat))
+    }
+
+    fn connect_options(&self) -> ConnectOptions {
         let mut options = self.shared.options.connect.clone();
         // Messages wait for their receipts here, where a blocked broker can be told from a lost receipt.
         options.session.receipt_timeout = None;
-        let connected = match self.or_end(Client::connect(broker, options)).await {
-            Ok(connected) => connected,
-            Err(end) => return end,
-        };
-        let client = match connected {
-            Ok(client) => client,
-            Err(cause) => return End::Lost(cause),
-        };
+        options
+    }
+
+    fn connected(&self, client: Client, seat: Seat) -> Line {
+        let broker = seat.broker().map(ToString::to_string).unwrap_or_default();
         crate::log::info!(
-            %broker,
-            server = client.connected().and_then(|connected| connected.server.clone()).as_deref().unwrap_or("?"),
+            broker,
+            server =
+                client.connected().and_then(|connected| connected.server.clone()).as_deref().unwrap_or("?"),
             "connected to the broker"
         );
         self.shared.board.connected();
+        Line { client, seat }
+    }
+
+    /// Serves a connection until its end, and puts its affairs in order. Returns the one to go on with, if there is one.
+    async fn use_up(&mut self, mut line: Line) -> (End, Option<Line>) {
+        let broker = line.seat.broker().map(ToString::to_string).unwrap_or_default();
+        self.shared.board.update(self.index, |status| status.broker = broker);
         self.shared.board.enter(self.index, LaneState::Connected);
-        match self.serve(&client).await {
+        let mut course = Course::Steady;
+        let end = self.serve(&mut line, &mut course).await;
+        let Line { client, seat } = line;
+        let next = match course {
+            Course::Leaving { to, .. } => Some(to),
+            Course::Steady | Course::Finding(..) => None,
+        };
+        match &end {
             End::Done => {
                 let within = self.shared.options.connect.session.close_timeout;
                 // Everything is confirmed: whatever goes wrong now loses nothing.
                 drop(client.close(within).await);
-                End::Done
             }
-            end => {
-                // Nothing more may be written: the messages are about to be sent elsewhere, or given up.
+            // The connection disconnects by itself when it is dropped.
+            End::Moved if self.flight.is_empty() => {}
+            End::Moved => {
                 client.abort();
-                end
+                let messages = self.flight.take_all();
+                self.shared.backlog.give_back(messages.into_iter());
+                self.show_in_flight();
             }
+            End::Lost(cause) => {
+                // Nothing more may be written: the messages are about to be sent elsewhere.
+                client.abort();
+                seat.lost();
+                self.give_back_lost(cause).await;
+            }
+            End::Stopped => client.abort(),
         }
+        (end, next)
     }
 
-    async fn serve(&mut self, client: &Client) -> End {
+    async fn serve(&mut self, line: &mut Line, course: &mut Course) -> End {
+        let Line { client, seat } = line;
+        let client = &*client;
         let template = match SendTemplate::new(&client.encoder(), &self.shared.options.headers) {
             Ok(template) => Arc::new(template),
             Err(error) => return End::Lost(ConnectionError::Session(error.into())),
@@ -177,64 +195,134 @@ impl<T: Send + 'static> Lane<T> {
         // One slot for every frame of the window: a completion always fits.
         let (completer, mut completions) = mpsc::channel(shared.options.connect.window.frames.max(1));
         let mut ready: Vec<Completion> = Vec::new();
-        let mut tick = interval(TICK);
+        let blocked_after = blocked_after(client, &shared.options);
+        let look = (blocked_after / 8).clamp(Duration::from_millis(50), Duration::from_millis(500));
+        let mut tick = interval(look);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut closing, mut done) = (self.closing.clone(), self.done.clone());
-        let mut blocked = false;
-        loop {
+        let mut blocked: Option<Blocked> = None;
+        // A connection that is not written takes no frames; receipts, and time, go on meanwhile.
+        let mut submitting = pin!(None);
+        let end = loop {
+            if matches!(course, Course::Leaving { .. }) && self.flight.is_empty() {
+                break End::Moved;
+            }
             // Made before the backlog is looked at, so that no arrival is missed in between.
             let arrival = shared.backlog.arrival();
             let mut has_room = false;
-            if !blocked {
-                let (frames, pull) = self.pull(client, &template, &completer);
+            let appetite = match (&*course, &blocked) {
+                _ if submitting.is_some() => 0,
+                (Course::Leaving { .. }, _) => 0,
+                (_, Some(blocked)) => blocked.appetite(shared.options.receipt_timeout),
+                (_, None) if self.flight.holds_suspect() => 0,
+                (_, None) => usize::MAX,
+            };
+            if appetite > 0 {
+                let (frames, pull) = self.pull(client, &template, &completer, appetite);
                 has_room = pull == Pull::All;
-                if !frames.is_empty()
-                    && let Err(end) = self.or_end(client.submit(frames)).await
-                {
-                    return end;
+                if !frames.is_empty() {
+                    blocked.iter_mut().for_each(|blocked| blocked.probed = true);
+                    submitting.set(Some(client.submit(frames)));
+                    // Nearly always they are taken at once. If the connection has ended, that is told below.
+                    let taken = std::future::poll_fn(|cx| {
+                        let polled = submitting.as_mut().as_pin_mut().map(|submit| submit.poll(cx));
+                        Poll::Ready(polled.is_some_and(|polled| polled.is_ready()))
+                    });
+                    if taken.await {
+                        submitting.set(None);
+                    }
                 }
             }
             select! {
                 biased;
-                () = turned(&mut closing) => return End::GivenUp,
+                () = turned(&mut closing) => break End::Stopped,
                 // Before the completions: a lost receipt must be found under full load too.
-                _ = tick.tick() => match self.look_at_oldest(client) {
-                    Ok(now_blocked) => blocked = now_blocked,
-                    Err(end) => return end,
-                },
-                _ = completions.recv_many(&mut ready, COMPLETIONS_AT_ONCE) => {
-                    blocked = false;
-                    self.settle(&mut ready).await;
-                }
-                cause = client.ended() => {
-                    // What was receipted before the end counts.
-                    while let Ok(completion) = completions.try_recv() {
-                        ready.push(completion);
+                _ = tick.tick() => {
+                    seat.age();
+                    match self.look(client, blocked_after.saturating_sub(look)) {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            blocked.get_or_insert_with(Blocked::now);
+                            seat.set_blocked(true);
+                            shared.board.enter(self.index, LaneState::Blocked);
+                        }
+                        Err(end) => break end,
                     }
-                    self.settle(&mut ready).await;
-                    return End::Lost(cause);
+                    match course {
+                        Course::Leaving { until, .. } if *until <= Instant::now() => break End::Moved,
+                        Course::Steady if blocked.is_none() => *course = self.change_course(seat),
+                        _ => {}
+                    }
                 }
-                () = turned(&mut done) => return End::Done,
+                _ = async { match submitting.as_mut().as_pin_mut() {
+                    Some(submit) => submit.await,
+                    None => std::future::pending().await,
+                } } => submitting.set(None),
+                _ = completions.recv_many(&mut ready, COMPLETIONS_AT_ONCE) => {
+                    if self.settle(&mut ready).await {
+                        seat.prove();
+                        seat.set_blocked(false);
+                        blocked = None;
+                        shared.board.enter(self.index, LaneState::Connected);
+                    }
+                }
+                cause = client.ended() => break End::Lost(cause),
+                found = found(course) => *course = self.found(found, course),
+                () = turned(&mut done) => break End::Done,
                 () = arrival, if has_room => {}
             }
-            if !blocked {
-                shared.board.enter(self.index, LaneState::Connected);
+        };
+        // What was receipted before the end counts.
+        while let Ok(completion) = completions.try_recv() {
+            ready.push(completion);
+        }
+        self.settle(&mut ready).await;
+        end
+    }
+
+    /// Whether there is a better place to go to.
+    fn change_course(&self, seat: &Seat) -> Course {
+        let Some((attempt, moving)) = seat.propose_move() else { return Course::Steady };
+        Course::Finding(Box::pin(attempt.connect(self.connect_options())), moving)
+    }
+
+    fn found(&self, found: Result<(Client, Seat), ConnectionError>, course: &mut Course) -> Course {
+        match (found, std::mem::replace(course, Course::Steady)) {
+            (Ok((client, seat)), Course::Finding(_, moving)) => {
+                let to = self.connected(client, seat);
+                self.shared.board.rebalanced();
+                let until = Instant::now() + self.shared.options.drain_timeout;
+                Course::Leaving { to, until, _moving: moving }
             }
+            (Err(cause), _) => {
+                self.shared.board.failed();
+                crate::log::debug!(%cause, "the broker to move to is not back yet");
+                Course::Steady
+            }
+            (Ok(_), course) => course,
         }
     }
 
-    /// Takes from the backlog what fits into the window, and keeps it.
+    /// Takes from the backlog what fits into the window, at most `limit`, and keeps it. A suspect goes alone.
     fn pull(
         &mut self,
         client: &Client,
         template: &Arc<SendTemplate>,
         completer: &mpsc::Sender<Completion>,
+        limit: usize,
     ) -> (Vec<Outgoing>, Pull) {
         let mut rooms = Vec::new();
         let mut pulled = Vec::new();
+        let mut alone = false;
         let pull = self.shared.backlog.pull(&mut pulled, |retained| {
+            let suspect = retained.is_suspect();
+            let busy = !self.flight.is_empty() || !rooms.is_empty();
+            if rooms.len() >= limit || alone || (suspect && busy) {
+                return false;
+            }
             let room = client.try_room(retained.message.body.len());
             let fits = room.is_some();
+            alone = suspect && fits;
             rooms.extend(room);
             fits
         });
@@ -254,10 +342,8 @@ impl<T: Send + 'static> Lane<T> {
                 headers,
                 body: retained.message.body.clone(),
             };
-            frames.push(Outgoing::receipted(payload, Token::keyed(self.next_key, completer.clone())));
-            self.in_flight_bytes += retained.message.body.len();
-            self.in_flight.insert(self.next_key, InFlight { retained, _room: room });
-            self.next_key += 1;
+            let key = self.flight.add(retained, room);
+            frames.push(Outgoing::receipted(payload, Token::keyed(key, completer.clone())));
         }
         if !frames.is_empty() {
             self.show_in_flight();
@@ -265,61 +351,99 @@ impl<T: Send + 'static> Lane<T> {
         (frames, pull)
     }
 
-    /// Passes outcomes on. Messages that were not confirmed stay in flight: the connection's end gives them back.
-    async fn settle(&mut self, completions: &mut Vec<Completion>) {
+    /// Passes outcomes on; returns whether a receipt was among them. Messages that were not confirmed stay in flight: the
+    /// connection's end gives them back.
+    async fn settle(&mut self, completions: &mut Vec<Completion>) -> bool {
         let mut settled = 0;
+        let mut receipted = false;
         for (key, result) in completions.drain(..) {
             let error = match result {
                 Ok(()) => None,
                 Err(Unconfirmed::NotSent(SendError::Refused(SessionError::Encode(error)))) => Some(error),
                 Err(_) => continue,
             };
-            let Some(InFlight { retained, .. }) = self.in_flight.remove(&key) else { continue };
-            self.in_flight_bytes -= retained.message.body.len();
+            let Some(retained) = self.flight.remove(key) else { continue };
             settled += 1;
             if error.is_none() {
-                self.failures = 0;
-                self.newest_confirmed = self.newest_confirmed.max(key);
+                receipted = true;
+                self.flight.confirmed(key);
                 self.shared.board.confirmed();
             }
-            // A reader that has gone wants no outcomes.
-            drop(self.shared.outcomes.send(outcome(retained, error)).await);
+            self.shared.tell(outcome(retained, error), &mut self.closing).await;
         }
         if settled > 0 {
             self.shared.backlog.settled(settled);
             self.show_in_flight();
         }
+        receipted
     }
 
-    /// Whether the broker takes nothing at present. See [`PublisherOptions::receipt_timeout`].
-    fn look_at_oldest(&mut self, client: &Client) -> Result<bool, End> {
-        let Some((&key, oldest)) = self.in_flight.first_key_value() else { return Ok(false) };
-        let age = oldest.retained.sent_at.elapsed();
+    /// Whether the broker takes nothing at present. See [`super::PublisherOptions::receipt_timeout`].
+    fn look(&self, client: &Client, blocked_after: Duration) -> Result<bool, End> {
+        let Some((age, overtaken)) = self.flight.oldest() else { return Ok(false) };
         let timeout = self.shared.options.receipt_timeout;
-        let overtaken = key < self.newest_confirmed;
         let has_heart_beats = client.connected().is_some_and(|connected| connected.server_patience.is_some());
-        if age >= timeout && (overtaken || !has_heart_beats) {
+        let dried_up = self.flight.without_receipt() >= blocked_after;
+        // While nothing at all is receipted, one that was overtaken before is no reason to reconnect either.
+        if age >= timeout && if has_heart_beats { overtaken && !dried_up } else { true } {
             return Err(End::Lost(ConnectionError::ReceiptTimeout(timeout)));
         }
-        let blocked = age >= BLOCKED_AFTER.min(timeout) && !overtaken;
-        if blocked {
-            self.shared.board.enter(self.index, LaneState::Blocked);
-        }
-        Ok(blocked)
+        Ok(dried_up)
     }
 
-    /// Puts everything in flight back to be sent again.
-    fn give_back(&mut self) {
-        let in_flight = std::mem::take(&mut self.in_flight);
-        self.in_flight_bytes = 0;
+    /// Puts everything that was in flight when a connection was lost back to be sent again.
+    async fn give_back_lost(&mut self, cause: &ConnectionError) {
+        let shared = Arc::clone(&self.shared);
+        let mut messages = self.flight.take_all();
         self.show_in_flight();
-        self.shared.backlog.give_back(in_flight.into_values().map(|in_flight| in_flight.retained));
+        messages.iter_mut().for_each(|retained| retained.losses = retained.losses.saturating_add(1));
+        if messages.len() == 1
+            && let Some(retained) = messages.pop_if(|retained| retained.is_suspect())
+        {
+            let Retained { attempts, losses, .. } = retained;
+            if losses > super::SUSPECT_AFTER && shared.options.max_attempts.is_some_and(|max| attempts >= max)
+            {
+                crate::log::warn!(
+                    id = retained.message.id,
+                    attempts,
+                    %cause,
+                    "a message was given up: it cost its connection each time it was sent"
+                );
+                shared.board.given_up();
+                let error = cause.to_string();
+                let outcome = Outcome::GivenUp { token: retained.message.token, attempts, error };
+                shared.tell(outcome, &mut self.closing).await;
+                shared.backlog.settled(1);
+            } else {
+                let pause = shared.options.backoff.pause(losses - 1);
+                shared.backlog.defer(retained, Instant::now() + pause);
+            }
+        }
+        shared.backlog.give_back(messages.into_iter());
+    }
+
+    /// Shows and logs why a connection was lost or not made. A cause that lasts is logged once.
+    fn note(&mut self, cause: String, goes_on: bool) {
+        if cause == self.last_cause {
+            crate::log::debug!(cause, "still no connection to the broker");
+        } else {
+            crate::log::warn!(
+                cause,
+                "no connection to the broker; its unconfirmed messages will be sent again"
+            );
+            self.last_cause.clone_from(&cause);
+        }
+        self.shared.board.failed();
+        if !goes_on {
+            self.shared.board.update(self.index, |status| status.last_error = Some(cause));
+            self.shared.board.enter(self.index, LaneState::BackingOff);
+        }
     }
 
     fn show_in_flight(&self) {
         self.shared.board.update(self.index, |status| {
-            status.in_flight = self.in_flight.len() as u64;
-            status.in_flight_bytes = self.in_flight_bytes as u64;
+            status.in_flight = self.flight.len() as u64;
+            status.in_flight_bytes = self.flight.bytes() as u64;
         });
     }
 
@@ -327,16 +451,19 @@ impl<T: Send + 'static> Lane<T> {
     async fn or_end<F: Future>(&mut self, what: F) -> Result<F::Output, End> {
         select! {
             biased;
-            () = turned(&mut self.closing) => Err(End::GivenUp),
+            () = turned(&mut self.closing) => Err(End::Stopped),
             () = turned(&mut self.done) => Err(End::Done),
             output = what => Ok(output),
         }
     }
 }
 
-/// Completes when the flag is set, or its owner is gone.
-async fn turned(flag: &mut watch::Receiver<bool>) {
-    drop(flag.wait_for(|turned| *turned).await);
+/// Completes when the better place has answered.
+async fn found(course: &mut Course) -> Result<(Client, Seat), ConnectionError> {
+    match course {
+        Course::Finding(finding, _) => finding.await,
+        Course::Steady | Course::Leaving { .. } => std::future::pending().await,
+    }
 }
 
 fn outcome<T>(retained: Retained<T>, error: Option<EncodeError>) -> Outcome<T> {

@@ -7,13 +7,20 @@
 //!                   └──── unreceipted, on loss ──┘
 //! ```
 //!
-//! A lane is one connection and what it takes to have one: it connects, backs off with jitter, goes to the next broker
-//! of the list, and *pulls* messages while its window has room. A lane whose broker is gone, or blocked, pulls
-//! nothing, so the others carry the load without anyone deciding so.
+//! A lane is one connection and what it takes to have one: it claims a place at a broker as the connections of a
+//! [`pool`](crate::pool) do, and *pulls* messages while its window has room. A lane whose broker is gone, or blocked,
+//! pulls nothing, so the others carry the load without anyone deciding so. When a broker has come back, a lane connects
+//! there, takes nothing more over its old connection, waits for the receipts and changes over.
+//!
+//! A message that costs the connection each time it is sent is isolated, and given up if that is wished: see
+//! [`PublisherOptions::max_attempts`].
 
+mod alarm;
 mod backlog;
+mod flight;
 mod lane;
 mod options;
+mod shared;
 mod status;
 
 use std::{
@@ -27,15 +34,15 @@ use tokio::{
     time::timeout,
 };
 
-use self::{
-    backlog::Backlog,
-    lane::{Lane, Shared},
-};
+use self::{lane::Lane, shared::Shared};
 use crate::{Headers, proto::EncodeError};
 
 pub use crate::backoff::Backoff;
 pub use options::PublisherOptions;
 pub use status::{Board, LaneState, LaneStatus, Totals};
+
+/// One loss is bad luck; a message that is there again at the next one is worth a closer look.
+const SUSPECT_AFTER: u32 = 2;
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -70,6 +77,16 @@ pub enum Outcome<T> {
         /// Whether it was ever handed to a connection, so that the broker may have it.
         attempts: u32,
     },
+    /// It cost its connection each time it was sent, at the last alone: see [`PublisherOptions::max_attempts`]. A broker
+    /// may have it nevertheless.
+    GivenUp {
+        /// The message's token.
+        token: T,
+        /// How many times it was handed to a connection.
+        attempts: u32,
+        /// How the last connection ended, in the server's words if it had any.
+        error: String,
+    },
     /// It can never be sent: the caller's mistake.
     Unencodable {
         /// The message's token.
@@ -84,6 +101,8 @@ pub enum Outcome<T> {
 struct Retained<T> {
     message: Message<T>,
     attempts: u32,
+    /// Connections lost while it was in flight.
+    losses: u32,
     sent_at: Instant,
     _room: [OwnedSemaphorePermit; 2],
 }
@@ -151,7 +170,8 @@ impl<T: Send + 'static> Publisher<T> {
         let Ok(bytes) = Arc::clone(&self.bytes).acquire_many_owned(permits).await else {
             return Err(Closed(message));
         };
-        let retained = Retained { message, attempts: 0, sent_at: Instant::now(), _room: [frames, bytes] };
+        let room = [frames, bytes];
+        let retained = Retained { message, attempts: 0, losses: 0, sent_at: Instant::now(), _room: room };
         self.shared.backlog.push(retained);
         Ok(())
     }
@@ -187,9 +207,9 @@ impl<T: Send + 'static> Publisher<T> {
     }
 }
 
-impl<T> Shared<T> {
-    fn new(options: PublisherOptions, outcomes: mpsc::Sender<Outcome<T>>) -> Self {
-        let board = Arc::new(Board::new(options.connections.max(1)));
-        Self { options, backlog: Backlog::new(), board, outcomes }
+impl<T> Retained<T> {
+    /// Whether it may be what kills its connections. Such a one is sent alone.
+    fn is_suspect(&self) -> bool {
+        self.losses >= SUSPECT_AFTER
     }
 }

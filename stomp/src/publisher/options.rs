@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PublisherOptions {
-    /// The brokers, at least one. Lane `i` starts at broker `i` and goes on to the next when one fails.
+    /// The brokers, at least one. Lanes spread evenly over those that work.
     pub brokers: Vec<BrokerUrl>,
     /// Connections in all. A few do: 1 to 4 for each broker. Default 1.
     pub connections: usize,
@@ -19,12 +19,27 @@ pub struct PublisherOptions {
     pub headers: Headers,
     /// The connections' own options; the window holds for each of them.
     pub connect: ConnectOptions,
-    /// Pauses between attempts to connect.
+    /// Pauses between attempts at one broker, and between attempts to send a message that kills its connection.
     pub backoff: Backoff,
     /// When the oldest unreceipted message is this old, the lane looks closer: later ones receipted, or no heart-beats
     /// agreed: the connection is given up and its messages are sent again; only heart-beats coming: the broker is
-    /// blocked (an alarm), and reconnecting would make it worse. Default 30 s.
+    /// blocked (an alarm), and reconnecting would make it worse. One more message is then sent: if that is receipted, it
+    /// was no alarm, the receipts before it are lost. Default 30 s.
     pub receipt_timeout: Duration,
+    /// The mean pause between two moves of lanes to a broker that has come back; each is up to half longer or shorter.
+    /// `None`: lanes stay where they are. Default 2 s.
+    pub rebalance: Option<Duration>,
+    /// How long a lane that moves waits for the receipts of its old connection. What has none by then is sent again.
+    /// Default 10 s.
+    pub drain_timeout: Duration,
+    /// After how many attempts a message that costs the connection each time is given up
+    /// ([`Outcome::GivenUp`](super::Outcome::GivenUp)). `None`: never. Default `None`.
+    ///
+    /// A message that was in flight when a connection was lost, twice, is a suspect: from then on it is sent alone, so
+    /// that those that were only near it are confirmed. Given up is one that has had its attempts *and* was alone at the
+    /// last loss; so values below 3 count as 3. A suspect that was lost alone goes behind the others, with a pause
+    /// that grows, given up or not: it does not stop the line.
+    pub max_attempts: Option<u32>,
 }
 
 impl PublisherOptions {
@@ -38,6 +53,9 @@ impl PublisherOptions {
             connect: ConnectOptions::default(),
             backoff: Backoff::default(),
             receipt_timeout: Duration::from_secs(30),
+            rebalance: Some(Duration::from_secs(2)),
+            drain_timeout: Duration::from_secs(10),
+            max_attempts: None,
         }
     }
 

@@ -14,9 +14,14 @@ pub enum LaneState {
     Connecting,
     /// Connected and taking messages.
     Connected,
-    /// Connected, but receipts have dried up while heart-beats come: RabbitMQ does so under a memory or disk alarm.
+    /// Connected, but receipts have dried up while heart-beats come: RabbitMQ does so under a memory or disk alarm. No
+    /// more messages are sent, and the connection is kept, since a new one would push more into the broker.
+    ///
+    /// Entered two of the server's heart-beat periods after the last sign of progress: time for a broker that lives to
+    /// have shown it. Not before 1 s, which a slow disk may take to confirm; after 5 s at the latest. Left with the next
+    /// receipt.
     Blocked,
-    /// Waiting before the next attempt.
+    /// No broker may be tried at present: each has failed and has its pause, or is being tried by another lane.
     BackingOff,
     /// The publisher was closed.
     Closed,
@@ -44,7 +49,7 @@ impl LaneState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LaneStatus {
-    /// The broker it is at, or tries next; without credentials' secrets.
+    /// The broker it is at or was last tried at, without its password; empty before the first attempt.
     pub broker: String,
     /// Where it stands.
     pub state: LaneState,
@@ -70,6 +75,11 @@ pub struct Totals {
     pub confirmed: u64,
     /// Messages sent again after their connection was lost: the broker may have them twice.
     pub resent: u64,
+    /// Lanes moved to a broker that had come back.
+    pub rebalanced: u64,
+    /// Messages given up because each attempt cost a connection. See
+    /// [`PublisherOptions::max_attempts`](super::PublisherOptions::max_attempts).
+    pub given_up: u64,
 }
 
 /// Readings that outlive the publisher.
@@ -80,6 +90,8 @@ pub struct Board {
     failures: AtomicU64,
     confirmed: AtomicU64,
     resent: AtomicU64,
+    rebalanced: AtomicU64,
+    given_up: AtomicU64,
 }
 
 impl Board {
@@ -98,6 +110,8 @@ impl Board {
             failures: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             resent: AtomicU64::new(0),
+            rebalanced: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
         }
     }
 
@@ -115,6 +129,8 @@ impl Board {
             failures: self.failures.load(Ordering::Relaxed),
             confirmed: self.confirmed.load(Ordering::Relaxed),
             resent: self.resent.load(Ordering::Relaxed),
+            rebalanced: self.rebalanced.load(Ordering::Relaxed),
+            given_up: self.given_up.load(Ordering::Relaxed),
         }
     }
 
@@ -152,5 +168,13 @@ impl Board {
 
     pub(super) fn resent(&self) {
         self.resent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn rebalanced(&self) {
+        self.rebalanced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn given_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
     }
 }
