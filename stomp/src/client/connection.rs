@@ -8,16 +8,15 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::{Semaphore, mpsc, watch},
     task::AbortHandle,
-    time::timeout,
 };
 
 use super::{
     BrokerUrl, ConnectOptions, ConnectionError, Receipt, SendError, Subscribe, Subscription, Unconfirmed,
     driver::{Command, Driver, Outgoing, Payload},
     receipt::{Room, Token},
+    transport,
 };
 use crate::proto::{Connected, Encoder, Frame, Version};
 
@@ -54,7 +53,7 @@ pub struct SendBatchError {
 }
 
 impl Client {
-    /// Connects over TCP and shakes hands, with vhost, login and passcode of the URL.
+    /// Connects over the transport that the URL names and shakes hands, with vhost, login and passcode of the URL.
     ///
     /// Must be called within a tokio runtime with time and IO; the connection lives in a task of its own. Cancel safe:
     /// dropping the future closes the socket.
@@ -62,12 +61,8 @@ impl Client {
     /// # Errors
     /// [`ConnectionError`]; bad credentials are a [`ConnectionError::ServerError`].
     pub async fn connect(url: &BrokerUrl, options: ConnectOptions) -> Result<Self, ConnectionError> {
-        let stream = timeout(options.tcp_timeout, TcpStream::connect((url.host(), url.port())))
-            .await
-            .map_err(|_| ConnectionError::ConnectTimeout(options.tcp_timeout))??;
-        // Frames are coalesced here; Nagle would only delay the last one.
-        stream.set_nodelay(true)?;
-        Self::over(stream, options.for_url(url)).await
+        let transport = transport::open(url, &options).await?;
+        Self::over(transport, options.for_url(url)).await
     }
 
     /// Shakes hands over a transport of the caller's. Otherwise as [`Client::connect`].

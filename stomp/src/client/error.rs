@@ -12,6 +12,14 @@ pub enum ConnectionError {
     /// The TCP connection was not there in time.
     #[error("no TCP connection within {0:?}")]
     ConnectTimeout(Duration),
+    /// TLS; the variant says whose fault it was.
+    #[cfg(feature = "rustls")]
+    #[error("TLS: {0}")]
+    Tls(#[from] super::TlsError),
+    /// The WebSocket between TCP and STOMP.
+    #[cfg(feature = "ws")]
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] super::WebSocketError),
     /// The server closed the connection without a word.
     #[error("the server closed the connection")]
     ClosedByServer,
@@ -37,13 +45,17 @@ impl ConnectionError {
     /// retryable: an operator may be fixing them right now; back off.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
+        #[cfg(feature = "rustls")]
+        if let Self::Tls(error) = self {
+            return error.is_retryable();
+        }
         !matches!(self, Self::ClosedByUs | Self::Session(SessionError::Encode(_)))
     }
 }
 
 impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
+        super::transport::explain(error)
     }
 }
 

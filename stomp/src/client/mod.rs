@@ -22,6 +22,7 @@ mod error;
 mod options;
 mod receipt;
 mod subscription;
+mod transport;
 mod url;
 
 pub use connection::{Client, SendBatchError};
@@ -29,6 +30,10 @@ pub use error::{ConnectionError, SendError, Unconfirmed};
 pub use options::{ConnectOptions, Window};
 pub use receipt::Receipt;
 pub use subscription::{AckMode, Subscribe, Subscription};
+#[cfg(feature = "rustls")]
+pub use transport::{CertificateFault, TlsError, TlsOptions};
+#[cfg(feature = "ws")]
+pub use transport::WebSocketError;
 pub use url::{BrokerUrl, UrlError};
 
 pub(crate) use driver::{Outgoing, Payload};

@@ -30,8 +30,15 @@ pub struct ConnectOptions {
     pub session: ClientOptions,
     /// What may be in flight.
     pub window: Window,
-    /// Time for the TCP connection, name look-up included. Default 5 s. The handshake has its own.
+    /// Time for the transport: name look-up, TCP connection, and where the URL has them the handshakes of TLS and
+    /// WebSocket. Default 5 s. The handshake of STOMP has its own.
     pub tcp_timeout: Duration,
+    /// Let the system probe a connection on which nothing came for this long. Default `None`: heart-beats do it better,
+    /// since they also notice a broker that hangs.
+    pub tcp_keepalive: Option<Duration>,
+    /// Whom to trust and who we are, for `stomp+ssl://` and `wss://`.
+    #[cfg(feature = "rustls")]
+    pub tls: super::TlsOptions,
 }
 
 impl Default for ConnectOptions {
@@ -40,6 +47,9 @@ impl Default for ConnectOptions {
             session: ClientOptions::default(),
             window: Window::default(),
             tcp_timeout: Duration::from_secs(5),
+            tcp_keepalive: None,
+            #[cfg(feature = "rustls")]
+            tls: super::TlsOptions::default(),
         }
     }
 }
