@@ -193,8 +193,8 @@ impl Client {
         Ok(Subscription { client: self.clone(), id, messages })
     }
 
-    /// Waits for every receipt that is pending, sends DISCONNECT, waits for its receipt and closes; all that within
-    /// `deadline`. Frames sent by other handles meanwhile are refused. Cancel safe: the closing goes on.
+    /// Waits for every receipt that is pending, sends DISCONNECT, waits for its receipt (or for the server to hang up on
+    /// it) and closes; all that within `deadline`. Frames sent by other handles meanwhile are refused. Cancel safe: the closing goes on.
     ///
     /// # Errors
     /// The connection ended otherwise. What was pending has been told.

@@ -178,6 +178,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         self.input.reserve(READ);
         match poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input) {
             Poll::Pending => Ok(false),
+            // RabbitMQ's web-stomp hangs up on DISCONNECT, its receipt unsent. All others have come by then.
+            Poll::Ready(Ok(0))
+                if matches!(self.drain, Drain::Disconnecting) && self.session.outbox_len() == 0 =>
+            {
+                Err(ConnectionError::ClosedByUs)
+            }
             Poll::Ready(Ok(0)) => Err(ConnectionError::ClosedByServer),
             Poll::Ready(Ok(_)) => {
                 let now = self.now();

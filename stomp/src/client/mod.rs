@@ -30,10 +30,10 @@ pub use error::{ConnectionError, SendError, Unconfirmed};
 pub use options::{ConnectOptions, Window};
 pub use receipt::Receipt;
 pub use subscription::{AckMode, Subscribe, Subscription};
-#[cfg(feature = "rustls")]
-pub use transport::{CertificateFault, TlsError, TlsOptions};
 #[cfg(feature = "ws")]
 pub use transport::WebSocketError;
+#[cfg(feature = "rustls")]
+pub use transport::{CertificateFault, TlsError, TlsOptions};
 pub use url::{BrokerUrl, UrlError};
 
 pub(crate) use driver::{Outgoing, Payload};

@@ -53,10 +53,14 @@ pub enum UrlError {
     #[error("not a URL: {0}; write stomp://user:password@host:61613/vhost")]
     Malformed(String),
     /// Another scheme.
-    #[error("the scheme is {0:?}; write stomp://, stomp+ssl://, ws:// or wss://, then user:password@host:port")]
+    #[error(
+        "the scheme is {0:?}; write stomp://, stomp+ssl://, ws:// or wss://, then user:password@host:port"
+    )]
     Scheme(String),
     /// A scheme that this build was made without.
-    #[error("{scheme}:// needs stompwire's {features}, and this program was built without; switch it on in Cargo.toml")]
+    #[error(
+        "{scheme}:// needs stompwire's {features}, and this program was built without; switch it on in Cargo.toml"
+    )]
     Feature {
         /// The scheme of the URL.
         scheme: &'static str,
@@ -64,7 +68,9 @@ pub enum UrlError {
         features: &'static str,
     },
     /// A path of more than one segment, or a query.
-    #[error("after host and port only the vhost may follow; write a slash inside its name as %2F, an @ as %40")]
+    #[error(
+        "after host and port only the vhost may follow; write a slash inside its name as %2F, an @ as %40"
+    )]
     Vhost,
     /// A WebSocket's query that is not the vhost.
     #[error("the query of a WebSocket URL is ?vhost=NAME and nothing else")]
@@ -193,7 +199,9 @@ impl Scheme {
             #[cfg(all(feature = "rustls", feature = "ws"))]
             "wss" => Ok(Self::WebSocketOverTls),
             #[cfg(not(all(feature = "rustls", feature = "ws")))]
-            "wss" => Err(UrlError::Feature { scheme: "wss", features: "features `rustls` and `ws` together" }),
+            "wss" => {
+                Err(UrlError::Feature { scheme: "wss", features: "features `rustls` and `ws` together" })
+            }
             _ => Err(UrlError::Scheme(text.into())),
         }
     }
@@ -266,7 +274,9 @@ impl FromStr for BrokerUrl {
             return Err(missing("host"));
         }
         if authority.host().contains(',') {
-            return Err(UrlError::List("several hosts where one belongs; a list is for BrokerUrl::parse_list"));
+            return Err(UrlError::List(
+                "several hosts where one belongs; a list is for BrokerUrl::parse_list",
+            ));
         }
         let user_info = authority.as_str().rsplit_once('@').map(|(user_info, _)| user_info);
         let (login, passcode) = match user_info.map(|info| info.split_once(':').unwrap_or((info, ""))) {
@@ -470,9 +480,15 @@ mod tests {
     fn a_list_is_hosts_that_share_the_rest_or_whole_urls() {
         let table: [(&str, &[&str]); 6] = [
             ("stomp://h/v", &["stomp://h:61613/v"]),
-            ("stomp://u:p@a:1,b:2,[::1]/v", &["stomp://u:***@a:1/v", "stomp://u:***@b:2/v", "stomp://u:***@[::1]:61613/v"]),
+            (
+                "stomp://u:p@a:1,b:2,[::1]/v",
+                &["stomp://u:***@a:1/v", "stomp://u:***@b:2/v", "stomp://u:***@[::1]:61613/v"],
+            ),
             ("stomp://a/v,stomp://u@b:2/", &["stomp://a:61613/v", "stomp://u@b:2/%2F"]),
-            (" stomp://a , stomp://b, c/v ", &["stomp://a:61613/%2F", "stomp://b:61613/v", "stomp://c:61613/v"]),
+            (
+                " stomp://a , stomp://b, c/v ",
+                &["stomp://a:61613/%2F", "stomp://b:61613/v", "stomp://c:61613/v"],
+            ),
             // A comma in a password may stand as it is, in a vhost it is escaped.
             ("stomp://u:p,w@a,b/v%2Cw", &["stomp://u:***@a:61613/v,w", "stomp://u:***@b:61613/v,w"]),
             ("stomp://a-b.c,d", &["stomp://a-b.c:61613/%2F", "stomp://d:61613/%2F"]),

@@ -124,7 +124,11 @@ impl Connector {
     /// Cancel safe: dropping the future closes the socket.
     pub(super) async fn shake_hands(self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionError> {
         TlsConnector::from(Arc::new(self.config)).connect(self.name, tcp).await.map_err(|error| {
-            if error.kind() == io::ErrorKind::UnexpectedEof { TlsError::Closed.into() } else { explain(error) }
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                TlsError::Closed.into()
+            } else {
+                explain(error)
+            }
         })
     }
 }
@@ -235,8 +239,14 @@ mod tests {
         let secret = "hunter2";
         let half = format!("-----BEGIN CERTIFICATE-----\n{secret}");
         let table = [
-            (TlsOptions::default().with_ca_file("/nowhere/ca.pem"), "the certificate authority in /nowhere/ca.pem is unusable"),
-            (TlsOptions::default().with_ca_pem(secret), "the certificate authority is unusable: it holds no PEM block"),
+            (
+                TlsOptions::default().with_ca_file("/nowhere/ca.pem"),
+                "the certificate authority in /nowhere/ca.pem is unusable",
+            ),
+            (
+                TlsOptions::default().with_ca_pem(secret),
+                "the certificate authority is unusable: it holds no PEM block",
+            ),
             (TlsOptions::default().with_ca_pem(half), "a PEM block has no end"),
             (
                 TlsOptions::default().with_client_identity_file("/nowhere/c", "/nowhere/k"),

@@ -39,7 +39,9 @@ pub enum TlsError {
 #[non_exhaustive]
 pub enum CertificateFault {
     /// It leads to none of the authorities that are trusted.
-    #[error("was issued by none of the trusted authorities; the broker's own is given with TlsOptions::with_ca_file")]
+    #[error(
+        "was issued by none of the trusted authorities; the broker's own is given with TlsOptions::with_ca_file"
+    )]
     UnknownIssuer,
     /// It is for other names than the URL's host.
     #[error("is not for {expected} but for {}", names(.presented))]
@@ -155,11 +157,22 @@ mod tests {
     #[test]
     fn a_message_names_the_culprit_and_only_our_own_options_are_final() {
         let table = [
-            (TlsError::of(&Error::AlertReceived(AlertDescription::CertificateRequired)), "wants a client certificate"),
-            (TlsError::of(&Error::AlertReceived(AlertDescription::UnknownCA)), "our client certificate (its alert: UnknownCA)"),
-            (TlsError::of(&Error::AlertReceived(AlertDescription::ProtocolVersion)), "its alert: ProtocolVersion"),
             (
-                TlsError::ServerCertificate(CertificateFault::Expired { ago: Duration::from_secs(3 * 86_400) }),
+                TlsError::of(&Error::AlertReceived(AlertDescription::CertificateRequired)),
+                "wants a client certificate",
+            ),
+            (
+                TlsError::of(&Error::AlertReceived(AlertDescription::UnknownCA)),
+                "our client certificate (its alert: UnknownCA)",
+            ),
+            (
+                TlsError::of(&Error::AlertReceived(AlertDescription::ProtocolVersion)),
+                "its alert: ProtocolVersion",
+            ),
+            (
+                TlsError::ServerCertificate(CertificateFault::Expired {
+                    ago: Duration::from_secs(3 * 86_400),
+                }),
                 "the server's certificate expired 3 days ago",
             ),
             (
@@ -167,7 +180,10 @@ mod tests {
                 "the server's certificate is valid only in 90 s: is this machine's clock right?",
             ),
             (
-                TlsError::ServerCertificate(CertificateFault::WrongName { expected: "a".into(), presented: vec![] }),
+                TlsError::ServerCertificate(CertificateFault::WrongName {
+                    expected: "a".into(),
+                    presented: vec![],
+                }),
                 "is not for a but for no name at all",
             ),
         ];

@@ -74,6 +74,11 @@ impl WebSocket {
         cx: &mut Context<'_>,
         message: impl FnOnce() -> Vec<u8>,
     ) -> Poll<io::Result<usize>> {
+        if self.end.is_some() {
+            // The reader is told first, and how it ended says more than that nothing can be written.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(self.poll_stream_flush(cx))?;
         let message = message();
         let len = message.len();
@@ -174,7 +179,8 @@ impl AsyncWrite for WebSocket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.get_mut().poll_send(cx, || {
-            let mut message = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum::<usize>().min(MESSAGE));
+            let mut message =
+                Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum::<usize>().min(MESSAGE));
             for buf in bufs {
                 let room = MESSAGE - message.len();
                 message.extend_from_slice(&buf[..buf.len().min(room)]);
@@ -188,7 +194,9 @@ impl AsyncWrite for WebSocket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_stream_flush(cx)
+        let this = self.get_mut();
+        // Of an end the reader learns.
+        if this.end.is_some() { Poll::Ready(Ok(())) } else { this.poll_stream_flush(cx) }
     }
 
     /// Says farewell with a close frame and closes the socket, without waiting for the server's answer: STOMP's own
@@ -202,6 +210,14 @@ impl AsyncWrite for WebSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpSocket, TcpStream},
+    };
+    use tokio_tungstenite::{accept_hdr_async, tungstenite::handshake::server::Response};
+
     use super::*;
 
     #[test]
@@ -214,5 +230,93 @@ mod tests {
         for (versions, expected) in table {
             assert_eq!(subprotocols(versions), expected);
         }
+    }
+
+    /// A WebSocket over sockets with small buffers, and its server's end.
+    async fn pair() -> (WebSocket, WebSocketStream<TcpStream>) {
+        let listening = TcpSocket::new_v4().unwrap();
+        listening.set_recv_buffer_size(BUFFER as u32).unwrap();
+        listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listening.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connecting = TcpSocket::new_v4().unwrap();
+        connecting.set_send_buffer_size(BUFFER as u32).unwrap();
+        let tcp = connecting.connect(address).await.unwrap();
+        let url = format!("ws://{address}").parse().unwrap();
+        let options = ClientOptions::default();
+        let opening = WebSocket::open(Socket::Tcp(tcp), &url, &options);
+        let accepting = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            #[allow(clippy::result_large_err)] // the crate's own signature
+            let agree = |_: &_, mut response: Response| {
+                response.headers_mut().insert("sec-websocket-protocol", "v12.stomp".parse().unwrap());
+                Ok(response)
+            };
+            accept_hdr_async(tcp, agree).await.unwrap()
+        };
+        let (socket, peer) = tokio::join!(opening, accepting);
+        (socket.unwrap(), peer)
+    }
+
+    const BUFFER: usize = 64 * 1024;
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_holds_the_writer_back_and_gets_all_of_it_later() {
+        let (mut socket, mut peer) = pair().await;
+        let octets: Vec<u8> = (0..MESSAGE * 3).map(|n| n as u8).collect();
+        let slices = octets.chunks(1000).map(io::IoSlice::new).collect::<Vec<_>>();
+        let mut accepted = Vec::new();
+        let mut refused = 0;
+        // Refused a thousand times in a row: nothing moves any more.
+        while refused < 1000 {
+            let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut socket).poll_write_vectored(cx, &slices)));
+            match write.await {
+                Poll::Ready(len) => {
+                    let len = len.unwrap();
+                    assert!((1..=MESSAGE).contains(&len), "{len}");
+                    accepted.extend_from_slice(&octets[..len]);
+                    refused = 0;
+                }
+                Poll::Pending => refused += 1,
+            }
+        }
+        // Systems double what is asked for and add to it; ours on top is one message.
+        assert!((MESSAGE..16 * BUFFER).contains(&accepted.len()), "{}", accepted.len());
+
+        let reading = async {
+            let mut read = Vec::new();
+            while read.len() < accepted.len() {
+                let message = poll_fn(|cx| Pin::new(&mut peer).poll_next(cx)).await.unwrap().unwrap();
+                assert!(message.is_binary());
+                read.extend_from_slice(&message.into_data());
+            }
+            read
+        };
+        let (flushed, read) = tokio::join!(poll_fn(|cx| Pin::new(&mut socket).poll_flush(cx)), reading);
+        flushed.unwrap();
+        assert!(read == accepted);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_pings_that_cannot_be_answered_costs_no_memory_and_stops_no_reading() {
+        let (mut socket, mut peer) = pair().await;
+        // Nothing we write is read, so no pong gets through any more.
+        let octets = vec![0; MESSAGE];
+        let mut refused = 0;
+        while refused < 1000 {
+            let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut socket).poll_write(cx, &octets)));
+            refused = if write.await.is_pending() { refused + 1 } else { 0 };
+        }
+        let flood = async {
+            for _ in 0..2000 {
+                Pin::new(&mut peer).start_send(Message::Ping(vec![b'x'; 125].into())).unwrap();
+                poll_fn(|cx| Pin::new(&mut peer).poll_flush(cx)).await.unwrap();
+            }
+            Pin::new(&mut peer).start_send(Message::text("here")).unwrap();
+            poll_fn(|cx| Pin::new(&mut peer).poll_flush(cx)).await.unwrap();
+        };
+        let mut read = [0; 4];
+        let (_, len) = tokio::join!(flood, socket.read_exact(&mut read));
+        assert_eq!((len.unwrap(), &read), (4, b"here"));
     }
 }

@@ -12,10 +12,14 @@ use tokio_tungstenite::tungstenite::{
 #[non_exhaustive]
 pub enum WebSocketError {
     /// The handshake was answered with another HTTP status than 101.
-    #[error("the server answered HTTP status {0} instead of a WebSocket; is the URL's path right (RabbitMQ's is /ws)?")]
+    #[error(
+        "the server answered HTTP status {0} instead of a WebSocket; is the URL's path right (RabbitMQ's is /ws)?"
+    )]
     Refused(u16),
     /// The server offers a WebSocket, but none of the STOMP versions asked for as its subprotocol.
-    #[error("the server agreed to none of the subprotocols v12.stomp, v11.stomp, v10.stomp that were offered")]
+    #[error(
+        "the server agreed to none of the subprotocols v12.stomp, v11.stomp, v10.stomp that were offered"
+    )]
     NoStomp,
     /// The server does not speak HTTP and WebSocket as it should.
     #[error("the server does not speak WebSocket, or wrongly ({0})")]
