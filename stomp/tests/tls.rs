@@ -277,7 +277,8 @@ async fn a_silent_peer_costs_no_more_than_the_limit() {
 
 #[tokio::test]
 async fn a_peer_that_talks_nonsense_or_hangs_up_is_named() {
-    let table: [(&[u8], fn(&TlsError) -> bool); 3] = [
+    type Expected = fn(&TlsError) -> bool;
+    let table: [(&[u8], Expected); 3] = [
         (b"ERROR\nmessage:Bad command\n\n\0", |error| matches!(error, TlsError::Protocol(_))),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", |error| matches!(error, TlsError::Protocol(_))),
         (b"", |error| *error == TlsError::Closed),

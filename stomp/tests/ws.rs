@@ -13,7 +13,7 @@ use pki::Authority;
 use rabbitmq_node::{Node, QueueOptions, Vhost};
 use stompwire::{
     Frame, Version,
-    client::{Client, ConnectOptions, ConnectionError, Subscribe, TlsOptions, WebSocketError},
+    client::{Client, ConnectOptions, ConnectionError, Subscribe, TlsOptions, Unconfirmed, WebSocketError},
     proto::HeartBeat,
 };
 use tokio::{
@@ -219,6 +219,28 @@ async fn frames_are_cut_anywhere_and_pings_are_answered_in_between() {
     send(&mut peer, Message::text("RECEIPT\nreceipt-id:2\n\n\0")).await;
     assert_eq!(receive(&mut peer).await, Message::Close(None));
     closing.await.unwrap().unwrap();
+}
+
+/// As RabbitMQ does: DISCONNECT is answered by closing, without its RECEIPT.
+#[tokio::test]
+async fn hanging_up_on_disconnect_is_a_good_end_and_before_it_is_not() {
+    let hang_up =
+        || Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "STOMP died".into() }));
+    let (client, mut peer) = peer(quiet()).await;
+    let closing = tokio::spawn(client.close(LIMIT));
+    assert_eq!(receive(&mut peer).await, Message::binary("DISCONNECT\nreceipt:1\n\n\0"));
+    send(&mut peer, hang_up()).await;
+    closing.await.unwrap().unwrap();
+
+    let (client, mut peer) = self::peer(quiet()).await;
+    let receipt = client.send_with_receipt(Frame::send("q", "x")).await.unwrap();
+    let closing = tokio::spawn(client.close(LIMIT));
+    receive(&mut peer).await;
+    send(&mut peer, hang_up()).await;
+    let end = closing.await.unwrap().unwrap_err();
+    assert!(matches!(end, ConnectionError::ClosedByServer), "{end:?}");
+    let lost = receipt.await.unwrap_err();
+    assert!(matches!(lost, Unconfirmed::ConnectionLost(_)), "{lost:?}");
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! With the feature `rustls` the URL may be `stomp+ssl://…` (its `TlsOptions` say whom to trust), with
+//! `ws` it may be `ws://…` and with both `wss://…`; see [`BrokerUrl`].
+//!
 //! The task reads and writes independently: a broker that stops reading does not stop us from reading its receipts,
 //! and frames queued together leave in one vectored write. Whatever ends the connection, every [`Receipt`] resolves.
 

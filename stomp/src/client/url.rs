@@ -16,6 +16,11 @@ use percent_encoding::percent_decode_str;
 /// one it is RabbitMQ's, `/ws`. RabbitMQ listens for WebSocket on port 15674, with TLS on 15673: write them.
 /// Neither `Debug` nor `Display` shows the password.
 ///
+/// Over WebSocket, mind three habits of RabbitMQ (3.10.8): it ends a connection on which nothing came for 60 s
+/// (`web_stomp.cowboy_opts.idle_timeout`); it also ends one that it has to slow down if the client promised heart-beats,
+/// so a fast publisher promises none ([`HeartBeat::send`](crate::proto::HeartBeat::send)); and it sends text, which fails
+/// on bodies that are not UTF-8 unless `web_stomp.ws_frame = binary` is set.
+///
 /// ```
 /// let url: stompwire::client::BrokerUrl = "stomp://app:p%40ss@rabbit.example:61613/shop".parse().unwrap();
 /// assert_eq!((url.host(), url.port(), url.vhost()), ("rabbit.example", 61613, "shop"));

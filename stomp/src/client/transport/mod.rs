@@ -193,3 +193,35 @@ impl AsyncWrite for Transport {
         each!(self.get_mut(), poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tcp_transport_sends_at_once_writes_many_slices_and_keeps_alive_if_told() {
+        for keepalive in [None, Some(Duration::from_secs(77))] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("stomp://{}", listener.local_addr().unwrap()).parse().unwrap();
+            let options = ConnectOptions { tcp_keepalive: keepalive, ..ConnectOptions::default() };
+            let transport = open(&url, &options).await.unwrap();
+            assert!(transport.is_write_vectored());
+            #[allow(irrefutable_let_patterns)] // without other features it is the only one
+            let Transport::Socket(Socket::Tcp(stream)) = transport else { panic!("{transport:?}") };
+            let socket = SockRef::from(&stream);
+            assert!(stream.nodelay().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), keepalive.is_some());
+            if let Some(idle) = keepalive {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_beyond_the_clock_is_no_panic() {
+        let deadline = Deadline::after(Duration::MAX);
+        deadline.run(tokio::time::sleep(Duration::from_secs(1)), drop).await.unwrap();
+    }
+}
