@@ -43,6 +43,9 @@ pub enum CertificateFault {
         "was issued by none of the trusted authorities; the broker's own is given with TlsOptions::with_ca_file"
     )]
     UnknownIssuer,
+    /// A signature does not fit: mostly one of an authority that has the name of a trusted one and another key.
+    #[error("is signed with another key than that of the trusted authority; was the authority made anew?")]
+    BadSignature,
     /// It is for other names than the URL's host.
     #[error("is not for {expected} but for {}", names(.presented))]
     WrongName {
@@ -122,8 +125,10 @@ impl CertificateFault {
         let since = |from: u64, to: u64| Duration::from_secs(to.saturating_sub(from));
         match error {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::BadSignature,
             CertificateError::NotValidForNameContext { expected, presented } => {
-                Self::WrongName { expected: expected.to_str().into_owned(), presented: presented.clone() }
+                let presented = presented.iter().map(|name| bare(name).into()).collect();
+                Self::WrongName { expected: expected.to_str().into_owned(), presented }
             }
             CertificateError::ExpiredContext { time, not_after } => {
                 Self::Expired { ago: since(not_after.as_secs(), time.as_secs()) }
@@ -136,8 +141,20 @@ impl CertificateFault {
     }
 }
 
+/// `DnsName("a")` as rustls writes it is `a`, and `IpAddress(::1)` is `::1`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
 fn names(names: &[String]) -> String {
-    if names.is_empty() { "no name at all".into() } else { names.join(", ") }
+    /// A certificate may hold thousands, and messages are read by people.
+    const SHOWN: usize = 8;
+    match names.len() {
+        0 => "no name at all".into(),
+        1..=SHOWN => names.join(", "),
+        len => format!("{} and {} more", names[..SHOWN].join(", "), len - SHOWN),
+    }
 }
 
 /// A duration in the unit in which certificates are thought of.

@@ -1,6 +1,11 @@
+mod list;
+mod scheme;
+
 use std::{fmt, str::FromStr};
 
 use percent_encoding::percent_decode_str;
+
+pub(crate) use scheme::Scheme;
 
 /// Where a broker is, how it is reached and who we are there.
 ///
@@ -36,18 +41,6 @@ pub struct BrokerUrl {
     vhost: String,
     /// Of the HTTP request; empty where there is none.
     path: String,
-}
-
-/// What carries the octets. Only what this build can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Tcp,
-    #[cfg(feature = "rustls")]
-    Tls,
-    #[cfg(feature = "ws")]
-    WebSocket,
-    #[cfg(all(feature = "rustls", feature = "ws"))]
-    WebSocketOverTls,
 }
 
 /// Why a text is no [`BrokerUrl`]. Never repeats the text, which may hold a password.
@@ -89,29 +82,6 @@ pub enum UrlError {
 }
 
 impl BrokerUrl {
-    /// Most URLs in a list.
-    pub const MAX_LIST: usize = 64;
-
-    /// Several brokers of one cluster, in the order written: hosts that share all the rest,
-    /// `stomp://user:password@a:61613,b:61613/vhost`, or whole URLs, `stomp://a/vhost,stomp+ssl://b/vhost`. Blanks
-    /// around a comma do not count. Inside a vhost or path a comma is written `%2C`.
-    ///
-    /// # Errors
-    /// [`UrlError`], for a list of more than [`BrokerUrl::MAX_LIST`] too.
-    pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
-        let mut urls = Vec::new();
-        for whole in split_before_schemes(text) {
-            let (before, hosts, after) = split_around_hosts(whole)?;
-            for host in hosts.split(',') {
-                if urls.len() == Self::MAX_LIST {
-                    return Err(UrlError::List("more than 64 brokers in one list"));
-                }
-                urls.push(format!("{before}{}{after}", host.trim()).parse()?);
-            }
-        }
-        Ok(urls)
-    }
-
     /// The scheme; of several names for the same the first in the table above.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {
@@ -184,81 +154,6 @@ impl BrokerUrl {
     #[cfg(feature = "ws")]
     pub(crate) fn http_uri(&self) -> String {
         format!("{}://{}{}", self.scheme(), self.authority(), self.path())
-    }
-}
-
-impl Scheme {
-    fn parse(text: &str) -> Result<Self, UrlError> {
-        match &*text.to_ascii_lowercase() {
-            "stomp" => Ok(Self::Tcp),
-            #[cfg(feature = "rustls")]
-            "stomp+ssl" | "stomps" | "stomp+tls" => Ok(Self::Tls),
-            #[cfg(not(feature = "rustls"))]
-            "stomp+ssl" | "stomps" | "stomp+tls" => {
-                Err(UrlError::Feature { scheme: "stomp+ssl", features: "feature `rustls`" })
-            }
-            #[cfg(feature = "ws")]
-            "ws" => Ok(Self::WebSocket),
-            #[cfg(not(feature = "ws"))]
-            "ws" => Err(UrlError::Feature { scheme: "ws", features: "feature `ws`" }),
-            #[cfg(all(feature = "rustls", feature = "ws"))]
-            "wss" => Ok(Self::WebSocketOverTls),
-            #[cfg(not(all(feature = "rustls", feature = "ws")))]
-            "wss" => {
-                Err(UrlError::Feature { scheme: "wss", features: "features `rustls` and `ws` together" })
-            }
-            _ => Err(UrlError::Scheme(text.into())),
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "stomp",
-            #[cfg(feature = "rustls")]
-            Self::Tls => "stomp+ssl",
-            #[cfg(feature = "ws")]
-            Self::WebSocket => "ws",
-            #[cfg(all(feature = "rustls", feature = "ws"))]
-            Self::WebSocketOverTls => "wss",
-        }
-    }
-
-    const fn default_port(self) -> u16 {
-        match self {
-            // RabbitMQ's and ActiveMQ's.
-            Self::Tcp => 61613,
-            #[cfg(feature = "rustls")]
-            Self::Tls => 61614,
-            // RFC 6455, section 3.
-            #[cfg(feature = "ws")]
-            Self::WebSocket => 80,
-            #[cfg(all(feature = "rustls", feature = "ws"))]
-            Self::WebSocketOverTls => 443,
-        }
-    }
-
-    const fn is_tls(self) -> bool {
-        match self {
-            Self::Tcp => false,
-            #[cfg(feature = "rustls")]
-            Self::Tls => true,
-            #[cfg(feature = "ws")]
-            Self::WebSocket => false,
-            #[cfg(all(feature = "rustls", feature = "ws"))]
-            Self::WebSocketOverTls => true,
-        }
-    }
-
-    const fn is_web_socket(self) -> bool {
-        match self {
-            Self::Tcp => false,
-            #[cfg(feature = "rustls")]
-            Self::Tls => false,
-            #[cfg(feature = "ws")]
-            Self::WebSocket => true,
-            #[cfg(all(feature = "rustls", feature = "ws"))]
-            Self::WebSocketOverTls => true,
-        }
     }
 }
 
@@ -350,37 +245,6 @@ fn vhost_of_query(query: Option<&str>) -> Result<&str, UrlError> {
     query.strip_prefix("vhost=").filter(|vhost| !vhost.contains(['&', '@'])).ok_or(UrlError::Query)
 }
 
-/// The list in pieces that begin with a scheme each.
-fn split_before_schemes(list: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(list);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let comma = text.match_indices(',').map(|(at, _)| at).find(|at| begins_with_scheme(&text[at + 1..]));
-        rest = comma.map(|at| &text[at + 1..]);
-        Some(text[..comma.unwrap_or(text.len())].trim())
-    })
-}
-
-/// No user, password or host can look like this: a slash ends all of them.
-fn begins_with_scheme(text: &str) -> bool {
-    let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    text.trim_start().trim_start_matches(is_of_scheme).starts_with("://")
-}
-
-/// Scheme, user and password; the hosts with their ports; path and query.
-fn split_around_hosts(url: &str) -> Result<(&str, &str, &str), UrlError> {
-    let authority = url.find("://").map_or(0, |at| at + 3);
-    let after = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
-    let hosts = url[authority..after].rfind('@').map_or(authority, |at| authority + at + 1);
-    if url[authority..after].matches('@').count() > 1 {
-        return Err(UrlError::List("user and password come once, before the first host; or list whole URLs"));
-    }
-    if url[after..].contains(',') {
-        return Err(UrlError::List("all hosts come before the path; a comma in a vhost is written %2C"));
-    }
-    Ok((&url[..hosts], &url[hosts..after], &url[after..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,34 +298,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_scheme_is_known_or_names_the_feature_it_needs() {
-        let tls = cfg!(feature = "rustls");
-        let ws = cfg!(feature = "ws");
-        let table = [
-            ("stomp", true, "stomp", 61613, ""),
-            ("STOMP", true, "stomp", 61613, ""),
-            ("stomp+ssl", tls, "stomp+ssl", 61614, "`rustls`"),
-            ("stomps", tls, "stomp+ssl", 61614, "`rustls`"),
-            ("stomp+tls", tls, "stomp+ssl", 61614, "`rustls`"),
-            ("ws", ws, "ws", 80, "`ws`"),
-            ("wss", tls && ws, "wss", 443, "`rustls` and `ws`"),
-        ];
-        for (scheme, known, name, port, feature) in table {
-            match format!("{scheme}://u:hunter2@h").parse::<BrokerUrl>() {
-                Ok(url) => {
-                    assert!(known, "{scheme}");
-                    assert_eq!((url.scheme(), url.port(), url.vhost()), (name, port, "/"));
-                    assert_eq!(url.is_tls(), feature.contains("rustls"), "{scheme}");
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    assert!(!known && error.contains(feature) && error.contains(name), "{error}");
-                }
-            }
-        }
-    }
-
     #[cfg(feature = "ws")]
     #[test]
     fn of_a_web_socket_the_path_is_https_and_the_vhost_a_query() {
@@ -478,53 +314,6 @@ mod tests {
         for query in ["x=1", "vhost", "vhost=a&x=1", "vhost=a&vhost=b", "", "VHOST=a"] {
             let error = format!("ws://h/ws?{query}").parse::<BrokerUrl>().unwrap_err();
             assert_eq!(error, UrlError::Query, "{query}");
-        }
-    }
-
-    #[test]
-    fn a_list_is_hosts_that_share_the_rest_or_whole_urls() {
-        let table: [(&str, &[&str]); 6] = [
-            ("stomp://h/v", &["stomp://h:61613/v"]),
-            (
-                "stomp://u:p@a:1,b:2,[::1]/v",
-                &["stomp://u:***@a:1/v", "stomp://u:***@b:2/v", "stomp://u:***@[::1]:61613/v"],
-            ),
-            ("stomp://a/v,stomp://u@b:2/", &["stomp://a:61613/v", "stomp://u@b:2/%2F"]),
-            (
-                " stomp://a , stomp://b, c/v ",
-                &["stomp://a:61613/%2F", "stomp://b:61613/v", "stomp://c:61613/v"],
-            ),
-            // A comma in a password may stand as it is, in a vhost it is escaped.
-            ("stomp://u:p,w@a,b/v%2Cw", &["stomp://u:***@a:61613/v,w", "stomp://u:***@b:61613/v,w"]),
-            ("stomp://a-b.c,d", &["stomp://a-b.c:61613/%2F", "stomp://d:61613/%2F"]),
-        ];
-        for (text, expected) in table {
-            let urls = BrokerUrl::parse_list(text).unwrap();
-            assert_eq!(urls.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{text}");
-        }
-        assert_eq!(BrokerUrl::parse_list("stomp://u:p,w@a,b").unwrap()[1].passcode(), Some("p,w"));
-    }
-
-    #[test]
-    fn a_bad_list_says_what_would_be_right_and_repeats_nothing() {
-        let long = format!("stomp://u:hunter2@h{}", ",h".repeat(BrokerUrl::MAX_LIST));
-        assert_eq!(BrokerUrl::parse_list(&long[..long.len() - 2]).unwrap().len(), BrokerUrl::MAX_LIST);
-        let bad = [
-            ("", "write stomp://"),
-            (",", "write stomp://"),
-            ("a,b", "write stomp://"),
-            ("stomp://a,,b", "write stomp://"),
-            ("stomp://a,", "write stomp://"),
-            ("stomp://a/,", "before the path"),
-            ("stomp://a/v,b:2", "before the path"),
-            ("stomp://u:hunter2@a,u:hunter2@b/", "before the first host"),
-            ("stomp://a,amqp://u:hunter2@b", "the scheme is \"amqp\""),
-            (&long, "more than 64"),
-        ];
-        for (text, remedy) in bad {
-            let error = BrokerUrl::parse_list(text).unwrap_err().to_string();
-            assert!(error.contains(remedy), "{text}: {error}");
-            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 }
