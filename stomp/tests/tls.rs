@@ -234,6 +234,22 @@ async fn a_certificate_that_is_not_good_now_or_not_for_this_host_is_refused() {
 }
 
 #[tokio::test]
+async fn a_self_signed_certificate_is_trusted_if_given_and_not_marked_as_an_authority() {
+    for is_authority in [false, true] {
+        let identity = pki::self_signed(&["localhost"], is_authority);
+        let tls = TlsOptions::default().with_ca_pem(&*identity.certificate);
+        let (url, server) = server("localhost", identity, true).await;
+        if is_authority {
+            let error = tls_error(&url, tls).await;
+            assert_eq!(error, TlsError::ServerCertificate(CertificateFault::IsAuthority));
+        } else {
+            connect(&url, tls).await.unwrap();
+        }
+        timeout(LIMIT, server).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn the_systems_authorities_do_not_vouch_for_ours() {
     let (url, server) = server("localhost", AUTHORITY.server(&["localhost"]), true).await;
     match tls_error(&url, TlsOptions::default()).await {

@@ -52,6 +52,17 @@ impl Authority {
     }
 }
 
+/// A server's that vouches for itself, marked as an authority or not.
+pub fn self_signed(names: &[&str], is_authority: bool) -> Identity {
+    let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth);
+    if is_authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Identity { certificate: certificate.pem(), key: key.serialize_pem() }
+}
+
 fn params(names: &[&str], purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
     let mut params =
         CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();

@@ -52,7 +52,9 @@ enum Pem {
 }
 
 impl TlsOptions {
-    /// Trusts the certificates in this PEM, and no longer the system's authorities. Called again it adds to them.
+    /// Trusts the certificates in this PEM, and no longer the system's authorities. Called again it adds to them. A
+    /// server's self-signed certificate may be one, unless it is marked as an authority
+    /// ([`CertificateFault::IsAuthority`](super::CertificateFault::IsAuthority)).
     #[must_use]
     pub fn with_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities.push(Pem::octets(pem));

@@ -66,6 +66,12 @@ pub enum CertificateFault {
         /// How long until it is.
         ahead: Duration,
     },
+    /// It is self-signed and marked as an authority (`basicConstraints` CA:TRUE, which `openssl req -x509` sets unless
+    /// told otherwise). An authority's key signs certificates and is not for a server to hold, so rustls refuses it.
+    #[error(
+        "is marked as an authority's own; make it with basicConstraints CA:FALSE, or let that authority issue one"
+    )]
+    IsAuthority,
     /// Anything else.
     #[error("is not acceptable: {0}")]
     Other(String),
@@ -136,7 +142,11 @@ impl CertificateFault {
             CertificateError::NotValidYetContext { time, not_before } => {
                 Self::NotYetValid { ahead: since(time.as_secs(), not_before.as_secs()) }
             }
-            other => Self::Other(other.to_string()),
+            other => {
+                let text = other.to_string();
+                // A type of webpki's that rustls does not show.
+                if text.contains("CaUsedAsEndEntity") { Self::IsAuthority } else { Self::Other(text) }
+            }
         }
     }
 }
