@@ -194,7 +194,8 @@ impl Client {
     }
 
     /// Waits for every receipt that is pending, sends DISCONNECT, waits for its receipt (or for the server to hang up on
-    /// it) and closes; all that within `deadline`. Frames sent by other handles meanwhile are refused. Cancel safe: the closing goes on.
+    /// it) and closes; all that within `deadline`. Frames sent by other handles meanwhile are refused. Cancel safe: the
+    /// closing goes on.
     ///
     /// # Errors
     /// The connection ended otherwise. What was pending has been told.

@@ -26,7 +26,8 @@ use super::{BrokerUrl, ConnectionError, TlsError, explain};
 /// Whom to trust and who we are, for `stomp+ssl://` and `wss://` URLs.
 ///
 /// The default trusts the authorities that the system trusts and shows no certificate. Whatever is set, a server is
-/// trusted only with a valid certificate for the host of the URL; nothing switches that off. The versions are TLS 1.2 and 1.3.
+/// trusted only with a valid certificate for the host of the URL; nothing switches that off. The versions are TLS 1.2
+/// and 1.3.
 ///
 /// Files are read anew for each connection, so a certificate that was renewed in place is taken up by the next one.
 ///
