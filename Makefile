@@ -24,7 +24,7 @@ test: deps ## every test; against a private RabbitMQ where one is needed
 lint: ## formatting, clippy and rustdoc, all without a warning; stompwire in each set of features
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
-	for features in "" std tokio broker tokio,broker tokio,tracing broker,tracing; do \
+	for features in "" std tokio broker tokio,broker tokio,tracing broker,tracing tokio,rustls tokio,ws rustls,ws; do \
 	  $(CARGO) clippy -p stompwire --no-default-features --features "$$features" --locked -- -D warnings || exit 1; \
 	done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked

@@ -320,3 +320,17 @@ async fn a_server_that_reads_nothing_for_the_receipt_timeout_is_told_of() {
     assert!(matches!(error, ConnectionError::Session(SessionError::CloseTimeout(_))), "{error}");
     assert_eq!(start.elapsed().as_secs(), 32);
 }
+
+#[tokio::test]
+async fn a_server_that_lets_in_and_hangs_up_has_let_in() {
+    for _ in 0..50 {
+        let (ours, theirs) = duplex(1 << 16);
+        let connecting = tokio::spawn(Client::over(ours, options()));
+        let mut peer = support::Peer { transport: theirs };
+        peer.shake_hands("version:1.2\n").await;
+        drop(peer);
+        let client = connecting.await.unwrap().expect("the handshake was done");
+        let end = timeout(LIMIT, client.ended()).await.unwrap();
+        assert!(matches!(end, ConnectionError::ClosedByServer), "{end}");
+    }
+}

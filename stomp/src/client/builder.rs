@@ -38,12 +38,13 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Adds a broker; several are tried in turns, in this order.
+    /// Adds a broker, or several as [`BrokerUrl::parse_list`] reads them: `stomp://user:password@one,two/vhost`. They are
+    /// tried in turns, in this order.
     ///
     /// # Errors
     /// [`UrlError`].
-    pub fn broker(self, url: &str) -> Result<Self, UrlError> {
-        Ok(self.brokers([url.parse()?]))
+    pub fn broker(self, urls: &str) -> Result<Self, UrlError> {
+        Ok(self.brokers(BrokerUrl::parse_list(urls)?))
     }
 
     /// Adds brokers.
@@ -163,7 +164,7 @@ impl ClientBuilder {
             let none = io::Error::new(io::ErrorKind::InvalidInput, "no broker was given");
             return Err(none.into());
         }
-        let connector = Brokers { urls, options: options.clone(), credentials, next: 0 };
+        let connector = Brokers { urls, options: options.clone(), credentials, next: 0, hangs_up: false };
         Ok(Parts { connector, options, reconnect })
     }
 }
@@ -180,10 +181,9 @@ async fn connect<C: Connector>(
     reconnect: Option<Reconnect>,
 ) -> Result<Client, ConnectionError> {
     let (mut client, mut supervisor) = prepare(connector, options, reconnect);
-    let established = supervisor.first().await?;
-    client.run(supervisor.run(Some(established)));
-    // It is connected: the task only has to say so.
-    client.until_connected().await
+    let first = supervisor.first().await?;
+    client.run(supervisor.run(Some(first)));
+    Ok(client)
 }
 
 fn prepare<C: Connector>(

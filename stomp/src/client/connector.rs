@@ -2,11 +2,10 @@ use std::{future::Future, io};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 
-use super::{BrokerUrl, ConnectOptions, ConnectionError, link::Link, options::CredentialsSource};
+use super::{BrokerUrl, ConnectOptions, ConnectionError, link::Link, options::CredentialsSource, transport};
 use crate::proto::{ClientOptions, Connected};
 
 /// A transport to a broker.
@@ -27,13 +26,20 @@ pub(super) trait Connector: Send + 'static {
         1
     }
 
+    /// Whether the server may answer DISCONNECT by closing the transport opened last.
+    fn hangs_up(&self) -> bool {
+        false
+    }
+
     /// The whole attempt, handshake included. Cancel safe: dropping the future closes the transport.
     fn connect(
         &mut self,
     ) -> impl Future<Output = Result<(Link<Self::Transport>, Connected), ConnectionError>> + Send {
         async {
             let (transport, options) = self.open().await?;
-            Link::establish(transport, options).await
+            let (mut link, connected) = Link::establish(transport, options).await?;
+            link.hangs_up = self.hangs_up();
+            Ok((link, connected))
         }
     }
 }
@@ -45,23 +51,25 @@ pub(super) struct Brokers {
     pub(super) options: ConnectOptions,
     pub(super) credentials: Option<CredentialsSource>,
     pub(super) next: usize,
+    /// Of the transport opened last.
+    pub(super) hangs_up: bool,
 }
 
 impl Connector for Brokers {
-    type Transport = TcpStream;
+    type Transport = transport::Transport;
 
-    async fn open(&mut self) -> Result<(TcpStream, ClientOptions), ConnectionError> {
+    async fn open(&mut self) -> Result<(transport::Transport, ClientOptions), ConnectionError> {
         let url = &self.urls[self.next % self.urls.len()];
         self.next = self.next.wrapping_add(1);
         let mut options = self.options.clone().for_url(url).session;
         introduce(&mut options, self.credentials.as_ref()).await?;
-        let limit = self.options.tcp_timeout;
-        let stream = timeout(limit, TcpStream::connect((url.host(), url.port())))
-            .await
-            .map_err(|_| ConnectionError::ConnectTimeout(limit))??;
-        // Frames are coalesced here; Nagle would only delay the last one.
-        stream.set_nodelay(true)?;
-        Ok((stream, options))
+        let transport = transport::open(url, &self.options).await?;
+        self.hangs_up = transport.hangs_up();
+        Ok((transport, options))
+    }
+
+    fn hangs_up(&self) -> bool {
+        self.hangs_up
     }
 
     fn hosts(&self) -> usize {

@@ -15,6 +15,14 @@ pub enum ConnectionError {
     /// The callback that gives the credentials failed, or took longer than the connect timeout.
     #[error("no credentials: {0}")]
     Credentials(Arc<dyn Error + Send + Sync>),
+    /// TLS; the variant says whose fault it was.
+    #[cfg(feature = "rustls")]
+    #[error("TLS: {0}")]
+    Tls(#[from] super::TlsError),
+    /// The WebSocket between TCP and STOMP.
+    #[cfg(feature = "ws")]
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] super::WebSocketError),
     /// The server closed the connection without a word.
     #[error("the server closed the connection")]
     ClosedByServer,
@@ -40,6 +48,8 @@ impl ConnectionError {
         match self {
             Self::ClosedByUs => false,
             Self::Session(error) => !error.is_callers(),
+            #[cfg(feature = "rustls")]
+            Self::Tls(error) => error.is_retryable(),
             _ => true,
         }
     }
@@ -49,6 +59,10 @@ impl ConnectionError {
     pub const fn culprit(&self) -> Culprit {
         match self {
             Self::Io(_) | Self::ConnectTimeout(_) => Culprit::Network,
+            #[cfg(feature = "rustls")]
+            Self::Tls(error) => error.culprit(),
+            #[cfg(feature = "ws")]
+            Self::WebSocket(error) => error.culprit(),
             Self::ClosedByServer | Self::ServerError(_) | Self::ReceiptTimeout(_) => Culprit::Peer,
             Self::Session(error) => error.culprit(),
             Self::Credentials(_) | Self::ClosedByUs => Culprit::Caller,
@@ -58,7 +72,7 @@ impl ConnectionError {
 
 impl From<io::Error> for ConnectionError {
     fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
+        super::transport::explain(error)
     }
 }
 

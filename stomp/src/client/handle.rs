@@ -300,14 +300,6 @@ impl Client {
         drop(self.shared.task.set(handle));
     }
 
-    pub(super) async fn until_connected(self) -> Result<Self, ConnectionError> {
-        match self.ready().await {
-            Ok(_) => Ok(self),
-            Err(SendError::Closed(cause)) => Err(cause),
-            Err(_) => Err(ConnectionError::ClosedByUs),
-        }
-    }
-
     /// The encoder in force, for templates.
     pub(crate) fn encoder(&self) -> Encoder {
         self.shared.encoder.with_version(self.version().unwrap_or(Version::V1_2))

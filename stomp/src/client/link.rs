@@ -27,6 +27,8 @@ pub(super) struct Link<T> {
     pub(super) session: ClientSession<Token>,
     input: BytesMut,
     needs_flush: bool,
+    /// The server may answer DISCONNECT by closing the transport. Whatever asked for a receipt has it by then.
+    pub(super) hangs_up: bool,
     /// Since when octets wait to be written and the transport takes none.
     stalled_since: Option<Time>,
     origin: Instant,
@@ -44,6 +46,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             session: ClientSession::new(options, Time::ZERO)?,
             input: BytesMut::new(),
             needs_flush: false,
+            hangs_up: false,
             stalled_since: None,
             origin: Instant::now(),
             sleep: Box::pin(sleep_until(Instant::now())),
@@ -73,6 +76,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
         self.input.reserve(READ);
         match poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input) {
             Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) if self.hangs_up && self.session.is_closing() && self.all_is_written() => {
+                Err(ConnectionError::ClosedByUs)
+            }
             Poll::Ready(Ok(0)) => Err(ConnectionError::ClosedByServer),
             Poll::Ready(Ok(_)) => {
                 self.session.read(self.now());
@@ -136,6 +142,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
     /// Since when the transport has taken nothing although there is something to write.
     pub(super) const fn stalled_since(&self) -> Option<Time> {
         self.stalled_since
+    }
+
+    fn all_is_written(&self) -> bool {
+        self.session.outbox_len() == 0
     }
 
     /// Closes the writing half. Best effort: the peer may be gone, and all outcomes are told already.

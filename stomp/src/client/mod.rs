@@ -13,6 +13,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! With the feature `rustls` the URL may be `stomp+ssl://…` (its `TlsOptions` say whom to trust), with
+//! `ws` it may be `ws://…` and with both `wss://…`; see [`BrokerUrl`].
+//!
 //! The task reads and writes independently: a broker that stops reading does not stop us from reading its receipts,
 //! and frames queued together leave in one vectored write. Whatever ends the connection, every [`Receipt`] resolves.
 
@@ -30,6 +33,7 @@ mod state;
 mod subscription;
 mod supervisor;
 mod transaction;
+mod transport;
 mod url;
 
 pub use builder::ClientBuilder;
@@ -40,6 +44,10 @@ pub use receipt::Receipt;
 pub use state::State;
 pub use subscription::{Message, Subscription, SubscriptionError};
 pub use transaction::Transaction;
+#[cfg(feature = "ws")]
+pub use transport::WebSocketError;
+#[cfg(feature = "rustls")]
+pub use transport::{CertificateFault, TlsError, TlsOptions};
 pub use url::{BrokerUrl, UrlError};
 
 pub use crate::proto::{AckMode, Subscribe};

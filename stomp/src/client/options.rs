@@ -39,11 +39,18 @@ pub struct ConnectOptions {
     pub session: ClientOptions,
     /// What may be in flight.
     pub window: Window,
-    /// Time for the TCP connection, name look-up included. Default 5 s. The handshake has its own.
+    /// Time for the transport: name look-up, TCP connection, and where the URL has them the handshakes of TLS and
+    /// WebSocket. Default 5 s. The handshake of STOMP has its own.
     pub tcp_timeout: Duration,
     /// How long sending, subscribing and the like may wait for a connection and for room in the window. Default 30 s.
     /// Waiting for the receipt has its own limit, `session.receipt_timeout`.
     pub operation_timeout: Duration,
+    /// Let the system probe a connection on which nothing came for this long. Default `None`: heart-beats do it better,
+    /// since they also notice a broker that hangs.
+    pub tcp_keepalive: Option<Duration>,
+    /// Whom to trust and who we are, for `stomp+ssl://` and `wss://`.
+    #[cfg(feature = "rustls")]
+    pub tls: super::TlsOptions,
 }
 
 impl Default for ConnectOptions {
@@ -53,6 +60,9 @@ impl Default for ConnectOptions {
             window: Window::default(),
             tcp_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(30),
+            tcp_keepalive: None,
+            #[cfg(feature = "rustls")]
+            tls: super::TlsOptions::default(),
         }
     }
 }

@@ -24,13 +24,17 @@ impl<C: Connector> Supervisor<C> {
         Self { connector, desk, reconnect, number: 0, failures: 0 }
     }
 
-    /// Tries every host once. For the caller of `connect`, who wants to know.
-    pub(super) async fn first(&mut self) -> Result<Established<C>, ConnectionError> {
+    /// Tries every host once. For the caller of `connect`, who wants to know. When it returns the state is connected,
+    /// however soon the server may end it.
+    pub(super) async fn first(&mut self) -> Result<Link<C::Transport>, ConnectionError> {
         let mut tries_left = self.connector.hosts();
         loop {
             tries_left = tries_left.saturating_sub(1);
             match self.connector.connect().await {
-                Ok(established) => return Ok(established),
+                Ok((link, connected)) => {
+                    self.connected(connected);
+                    return Ok(link);
+                }
                 Err(cause) if tries_left == 0 || !cause.is_retryable() => return Err(cause),
                 Err(_) => {}
             }
@@ -38,13 +42,13 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// Runs until the end.
-    pub(super) async fn run(mut self, mut established: Option<Established<C>>) {
+    pub(super) async fn run(mut self, mut first: Option<Link<C::Transport>>) {
         let mut cause = ConnectionError::Io(Arc::new(std::io::ErrorKind::NotConnected.into()));
         let end = loop {
-            let (mut link, connected) = match established.take() {
-                Some(established) => established,
+            let mut link = match first.take() {
+                Some(link) => link,
                 None => match self.attempt(&cause).await {
-                    Ok(Some(established)) => established,
+                    Ok(Some(link)) => link,
                     Ok(None) => break ConnectionError::ClosedByUs,
                     Err(error) => {
                         cause = error;
@@ -55,9 +59,7 @@ impl<C: Connector> Supervisor<C> {
                     }
                 },
             };
-            self.number += 1;
             let since = Instant::now();
-            self.desk.enter(State::Connected { number: self.number, connected: Arc::new(connected) });
             cause = Driver::new(&mut link, &mut self.desk, self.number).run().await;
             let orderly = matches!(cause, ConnectionError::ClosedByUs);
             if !orderly && self.goes_on(&cause) {
@@ -85,9 +87,22 @@ impl<C: Connector> Supervisor<C> {
     }
 
     /// One attempt; `None` if the client was closed meanwhile.
-    async fn attempt(&mut self, cause: &ConnectionError) -> Result<Option<Established<C>>, ConnectionError> {
+    async fn attempt(
+        &mut self,
+        cause: &ConnectionError,
+    ) -> Result<Option<Link<C::Transport>>, ConnectionError> {
         self.desk.enter(State::Connecting);
-        unless_closed(&mut self.desk, cause, self.connector.connect()).await.transpose()
+        let Some(attempt) = unless_closed(&mut self.desk, cause, self.connector.connect()).await else {
+            return Ok(None);
+        };
+        let (link, connected) = attempt?;
+        self.connected(connected);
+        Ok(Some(link))
+    }
+
+    fn connected(&mut self, connected: Connected) {
+        self.number += 1;
+        self.desk.enter(State::Connected { number: self.number, connected: Arc::new(connected) });
     }
 
     /// Counts a failure and waits before the next attempt.
@@ -119,8 +134,6 @@ impl<C: Connector> Supervisor<C> {
         }
     }
 }
-
-type Established<C> = (Link<<C as Connector>::Transport>, Connected);
 
 enum Next {
     Attempt,

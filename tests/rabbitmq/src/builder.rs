@@ -1,7 +1,8 @@
 //! How a node is to be started.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,8 +28,63 @@ pub struct Builder {
     plugins: Vec<String>,
     environment: Vec<(String, String)>,
     erl_args: Vec<String>,
+    tls: Option<Tls>,
+    web_stomp: bool,
     busy_wait: bool,
     start_limit: Duration,
+}
+
+/// What a node's TLS listeners show and demand, in PEM. The files lie in the node's folder and go with it.
+#[derive(Clone)]
+pub struct Tls {
+    certificate: String,
+    key: String,
+    client_authority: Option<String>,
+}
+
+impl Tls {
+    /// The certificate to show, with those that lead to its authority behind it, and its key.
+    #[must_use]
+    pub fn new(certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { certificate: certificate.into(), key: key.into(), client_authority: None }
+    }
+
+    /// Admits only clients that show a certificate of this authority.
+    #[must_use]
+    pub fn require_client_certificate(mut self, authority: impl Into<String>) -> Self {
+        self.client_authority = Some(authority.into());
+        self
+    }
+
+    /// The key of `rabbitmq.conf`, the file, and what is in it.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        [
+            Some(("certfile", "certificate.pem", &*self.certificate)),
+            Some(("keyfile", "key.pem", &*self.key)),
+            self.client_authority.as_deref().map(|pem| ("cacertfile", "client-authority.pem", pem)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The lines of `rabbitmq.conf` under a prefix.
+    fn config(&self, prefix: &str, folder: &Path) -> String {
+        let mut text = String::new();
+        for (key, file, _) in self.files() {
+            // Writing to a String cannot fail.
+            writeln!(text, "{prefix}.{key} = {}", folder.join(file).display()).ok();
+        }
+        if self.client_authority.is_some() {
+            writeln!(text, "{prefix}.verify = verify_peer\n{prefix}.fail_if_no_peer_cert = true").ok();
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
 }
 
 impl Builder {
@@ -38,6 +94,8 @@ impl Builder {
             plugins: ["rabbitmq_management", "rabbitmq_stomp"].map(String::from).into(),
             environment: Vec::new(),
             erl_args: Vec::new(),
+            tls: None,
+            web_stomp: false,
             busy_wait: true,
             start_limit: START_LIMIT,
         }
@@ -64,6 +122,18 @@ impl Builder {
     pub fn plugin(mut self, name: impl Into<String>) -> Self {
         self.plugins.push(name.into());
         self
+    }
+
+    /// Opens a listener for STOMP over TLS, and one for WebSocket over TLS with [`Builder::web_stomp`].
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Enables the plugin `rabbitmq_web_stomp`, STOMP over WebSocket on the path `/ws`, on a port of its own.
+    pub fn web_stomp(mut self) -> Self {
+        self.web_stomp = true;
+        self.plugin("rabbitmq_web_stomp")
     }
 
     /// Sets an environment variable of the broker. Apart from `PATH` it inherits none of the test's.
@@ -119,6 +189,8 @@ pub(crate) struct Plan {
     pub(crate) install: Install,
     pub(crate) ports: Ports,
     pub(crate) start_limit: Duration,
+    /// What accepts connections once the node is up.
+    pub(crate) listeners: Vec<SocketAddr>,
     folder: TempDir,
     environment: Vec<(String, String)>,
 }
@@ -133,7 +205,8 @@ impl Plan {
             .map_err(Error::io("create a temporary folder for the node"))?;
         let environment = environment(builder, &ports, folder.path());
         write_files(builder, &ports, folder.path())?;
-        Ok(Self { install, ports, start_limit: builder.start_limit, folder, environment })
+        let listeners = listeners(builder, &ports);
+        Ok(Self { install, ports, start_limit: builder.start_limit, listeners, folder, environment })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -201,7 +274,10 @@ fn write_files(builder: &Builder, ports: &Ports, folder: &Path) -> Result<(), Er
     let write = |name: &str, text: &str| {
         fs::write(folder.join(name), text).map_err(Error::io(format!("write the node's {name}")))
     };
-    write(CONFIG, &config(builder, ports))?;
+    write(CONFIG, &config(builder, ports, folder))?;
+    for (_, file, pem) in builder.tls.iter().flat_map(Tls::files) {
+        write(file, pem)?;
+    }
     write(ADVANCED_CONFIG, "[].\n")?;
     write(ENABLED_PLUGINS, &format!("[{}].\n", builder.plugins.join(",")))?;
     fs::create_dir(folder.join(HOME)).map_err(Error::io("create the node's home"))?;
@@ -212,7 +288,22 @@ fn write_files(builder: &Builder, ports: &Ports, folder: &Path) -> Result<(), Er
         .map_err(Error::io("protect the node's cookie"))
 }
 
-fn config(builder: &Builder, ports: &Ports) -> String {
+fn listeners(builder: &Builder, ports: &Ports) -> Vec<SocketAddr> {
+    let (tls, web_stomp) = (builder.tls.is_some(), builder.web_stomp);
+    [
+        (ports.amqp(), true),
+        (ports.stomp(), true),
+        (ports.management(), true),
+        (ports.stomp_tls(), tls),
+        (ports.web_stomp(), web_stomp),
+        (ports.web_stomp_tls(), tls && web_stomp),
+    ]
+    .into_iter()
+    .filter_map(|(address, open)| open.then_some(address))
+    .collect()
+}
+
+fn config(builder: &Builder, ports: &Ports, folder: &Path) -> String {
     let mut text = format!(
         "listeners.tcp.1 = {amqp}\n\
          stomp.listeners.tcp.1 = {stomp}\n\
@@ -227,8 +318,19 @@ fn config(builder: &Builder, ports: &Ports) -> String {
         ip = ports.management().ip(),
         port = ports.management().port(),
     );
+    // Writing to a String cannot fail.
+    if builder.web_stomp {
+        writeln!(text, "web_stomp.tcp.listener = {}", ports.web_stomp()).ok();
+    }
+    if let Some(tls) = &builder.tls {
+        writeln!(text, "stomp.listeners.ssl.1 = {}", ports.stomp_tls()).ok();
+        text.push_str(&tls.config("ssl_options", folder));
+        if builder.web_stomp {
+            writeln!(text, "web_stomp.ssl.listener = {}", ports.web_stomp_tls()).ok();
+            text.push_str(&tls.config("web_stomp.ssl", folder));
+        }
+    }
     for line in &builder.config {
-        // Writing to a String cannot fail.
         writeln!(text, "{line}").ok();
     }
     text

@@ -2,8 +2,9 @@
 //!
 //! A [`Node`] is a `rabbitmq-server` of this machine, started with its own folder, ports, node name and cookie,
 //! with the STOMP and management plugins on. Every socket it opens (AMQP, STOMP, management, Erlang distribution,
-//! epmd) listens on loopback only. Nodes run side by side, as root or as an ordinary user, and are gone when their
-//! [`Node`] is dropped, when the test process ends, and when it is killed.
+//! epmd, and those of STOMP over TLS and WebSocket if asked for) listens on loopback only. Nodes run side by side, as
+//! root or as an ordinary user, and are gone when their [`Node`] is dropped, when the test process ends, and when it is
+//! killed.
 //!
 //! Most tests want one node for all of a test binary and a virtual host each:
 //!
@@ -47,7 +48,7 @@ mod shared;
 mod vhost;
 mod wait;
 
-pub use builder::Builder;
+pub use builder::{Builder, Tls};
 pub use error::Error;
 pub use node::{GUEST, Node};
 pub use queue::{Message, QueueCounts, QueueKind, QueueOptions};

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::builder::{Builder, Plan};
 use crate::error::Error;
 use crate::management::Management;
+use crate::ports::Ports;
 use crate::run::Run;
 use crate::vhost::Vhost;
 use crate::wait::wait_until;
@@ -85,6 +86,16 @@ impl Node {
     /// Where it listens for STOMP.
     pub fn stomp_addr(&self) -> SocketAddr {
         self.inner.plan.ports.stomp()
+    }
+
+    /// Where it listens for STOMP over TLS, if built with [`Builder::tls`].
+    pub fn stomp_tls_addr(&self) -> SocketAddr {
+        self.inner.plan.ports.stomp_tls()
+    }
+
+    /// Where it listens for STOMP over WebSocket, if built with [`Builder::web_stomp`].
+    pub fn web_stomp_addr(&self) -> SocketAddr {
+        self.inner.plan.ports.web_stomp()
     }
 
     /// Where it listens for AMQP 0.9.1.
@@ -249,12 +260,8 @@ impl Inner {
         self.run.lock().is_some()
     }
 
-    pub(crate) fn stomp_addr(&self) -> SocketAddr {
-        self.plan.ports.stomp()
-    }
-
-    pub(crate) fn amqp_addr(&self) -> SocketAddr {
-        self.plan.ports.amqp()
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.plan.ports
     }
 
     fn eval_within(&self, expression: &str, limit: Duration) -> Result<String, Error> {

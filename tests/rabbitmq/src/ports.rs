@@ -8,8 +8,8 @@ use crate::error::Error;
 /// 49152 and up elsewhere). A port inside that range could be taken by any client while the node is down, and a client
 /// that retries towards it on loopback can even connect to itself.
 const FIRST: u16 = 20_000;
-const BLOCKS: u16 = 1_500;
-const BLOCK: u16 = 8;
+const BLOCKS: u16 = 1_200;
+const BLOCK: u16 = 10;
 const ATTEMPTS: u32 = 200;
 
 /// A block of ports on 127.0.0.1.
@@ -60,6 +60,18 @@ impl Ports {
 
     pub(crate) fn epmd(&self) -> SocketAddr {
         loopback(self.base + 5)
+    }
+
+    pub(crate) fn stomp_tls(&self) -> SocketAddr {
+        loopback(self.base + 6)
+    }
+
+    pub(crate) fn web_stomp(&self) -> SocketAddr {
+        loopback(self.base + 7)
+    }
+
+    pub(crate) fn web_stomp_tls(&self) -> SocketAddr {
+        loopback(self.base + 8)
     }
 
     fn all_free(&self) -> bool {

@@ -54,7 +54,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Starts the node and returns when its AMQP, STOMP and management listeners accept connections.
+    /// Starts the node and returns when its listeners accept connections.
     pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
         let deadline = Instant::now() + plan.start_limit;
         let mut run = Self::start_epmd(plan)?;
@@ -181,8 +181,8 @@ impl Run {
             })?;
         self.broker_pid = ready.pid;
         self.version = ready.version;
-        for listener in [plan.ports.amqp(), plan.ports.stomp(), plan.ports.management()] {
-            TcpStream::connect_timeout(&listener, CONNECT_LIMIT)
+        for listener in &plan.listeners {
+            TcpStream::connect_timeout(listener, CONNECT_LIMIT)
                 .map_err(|error| failed_start(format!("its listener {listener} does not accept: {error}")))?;
         }
         Ok(())

@@ -52,14 +52,31 @@ impl Vhost {
         self.url("stomp", user, password, self.stomp_addr())
     }
 
+    /// `stomp+ssl://guest:guest@127.0.0.1:PORT/VHOST`, if the node was built with [`Builder::tls`](crate::Builder::tls).
+    pub fn stomp_tls_url(&self) -> String {
+        self.url("stomp+ssl", GUEST, GUEST, self.node.ports().stomp_tls())
+    }
+
+    /// `ws://guest:guest@127.0.0.1:PORT/ws?vhost=VHOST`, if the node was built with
+    /// [`Builder::web_stomp`](crate::Builder::web_stomp).
+    pub fn web_stomp_url(&self) -> String {
+        self.web_url("ws", self.node.ports().web_stomp())
+    }
+
+    /// `wss://guest:guest@127.0.0.1:PORT/ws?vhost=VHOST`, if the node was built with
+    /// [`Builder::web_stomp`](crate::Builder::web_stomp) and [`Builder::tls`](crate::Builder::tls).
+    pub fn web_stomp_tls_url(&self) -> String {
+        self.web_url("wss", self.node.ports().web_stomp_tls())
+    }
+
     /// `amqp://guest:guest@127.0.0.1:PORT/VHOST`, with the virtual host percent-encoded.
     pub fn amqp_url(&self) -> String {
-        self.url("amqp", GUEST, GUEST, self.node.amqp_addr())
+        self.url("amqp", GUEST, GUEST, self.node.ports().amqp())
     }
 
     /// Where the node listens for STOMP.
     pub fn stomp_addr(&self) -> SocketAddr {
-        self.node.stomp_addr()
+        self.node.ports().stomp()
     }
 
     /// The user of the URLs, an administrator with full permissions.
@@ -281,6 +298,10 @@ impl Vhost {
     fn url(&self, scheme: &str, user: &str, password: &str, address: SocketAddr) -> String {
         let [user, password, vhost] = [user, password, &self.name].map(percent_encoded);
         format!("{scheme}://{user}:{password}@{address}/{vhost}")
+    }
+
+    fn web_url(&self, scheme: &str, address: SocketAddr) -> String {
+        format!("{scheme}://{GUEST}:{GUEST}@{address}/ws?vhost={}", percent_encoded(&self.name))
     }
 }
 

@@ -150,6 +150,7 @@ fn nodes_stand_side_by_side_and_leave_nothing_behind() {
         let other = scope.spawn(|| {
             Node::builder()
                 .busy_wait(false)
+                .web_stomp()
                 .config("stomp.default_user = guest")
                 .erl_args("+S 1:1")
                 .start()
@@ -159,6 +160,10 @@ fn nodes_stand_side_by_side_and_leave_nothing_behind() {
     });
     println!("two starts at once: {:?}", begun.elapsed());
     assert_ne!(one.stomp_addr(), other.stomp_addr());
+    let sockets = support::listening(&other.processes());
+    assert!(sockets.contains(&other.web_stomp_addr()), "{sockets:?}");
+    assert!(sockets.iter().all(|socket| socket.ip().is_loopback()), "{sockets:?}");
+    assert_eq!(TcpStream::connect(one.web_stomp_addr()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let (one_vhost, other_vhost) = (one.new_vhost().unwrap(), other.new_vhost().unwrap());
     one_vhost.declare_queue("q", &QueueOptions::default()).unwrap();
     other_vhost.declare_queue("q", &QueueOptions::default()).unwrap();

@@ -105,7 +105,7 @@ impl<T> ClientSession<T> {
         let encoder = Encoder::new(Version::V1_2)
             .with_escaped_connect(options.escape_connect)
             .with_content_length(options.content_length);
-        let mut link = Link::new(options.limits, encoder, now);
+        let mut link = Link::new(options.limits, options.lenience, encoder, now);
         encoder.enqueue(&options.connect_frame(), &[], &mut link.outbox)?;
         Ok(Self {
             phase: Phase::Connecting { deadline: now.saturating_add(options.connect_timeout) },
@@ -398,6 +398,12 @@ impl<T> ClientSession<T> {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether DISCONNECT is queued or sent, and its receipt has not come.
+    #[must_use]
+    pub const fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
     }
 
     /// The version in force (1.2 before the handshake is done).

@@ -1,6 +1,6 @@
 use core::time::Duration;
 
-use crate::proto::{Decoder, Encoder, HeartBeatMonitor, Limits, Outbox, Time, Version};
+use crate::proto::{Decoder, Encoder, HeartBeatMonitor, Lenience, Limits, Outbox, Time, Version};
 
 /// What both sides of a connection keep: the codec, what is to be written, the heart-beats.
 #[derive(Debug)]
@@ -14,9 +14,9 @@ pub(super) struct Link {
 
 impl Link {
     /// Before the handshake.
-    pub(super) fn new(limits: Limits, encoder: Encoder, now: Time) -> Self {
+    pub(super) fn new(limits: Limits, lenience: Lenience, encoder: Encoder, now: Time) -> Self {
         Self {
-            decoder: Decoder::new(limits),
+            decoder: Decoder::new(limits).with_lenience(lenience),
             encoder,
             outbox: Outbox::new(),
             heart_beat: HeartBeatMonitor::idle(now),

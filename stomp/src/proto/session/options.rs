@@ -1,7 +1,7 @@
 use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
-use crate::proto::{Command, Frame, Headers, HeartBeat, Limits, Version};
+use crate::proto::{Command, Frame, Headers, HeartBeat, Lenience, Limits, Version};
 
 /// How a client introduces itself, and how long it waits. Every default is safe to use.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct ClientOptions {
     pub content_length: bool,
     /// What the server may make us hold.
     pub limits: Limits,
+    /// What to forgive. Default nothing.
+    pub lenience: Lenience,
 }
 
 impl Default for ClientOptions {
@@ -55,6 +57,7 @@ impl Default for ClientOptions {
             escape_connect: false,
             content_length: true,
             limits: Limits::default(),
+            lenience: Lenience::STRICT,
         }
     }
 }

@@ -4,7 +4,9 @@ use core::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::{SessionError, link::Link};
-use crate::proto::{Command, Encoder, Frame, HeartBeat, HeartBeatMonitor, Limits, Outbox, Time, Version};
+use crate::proto::{
+    Command, Encoder, Frame, HeartBeat, HeartBeatMonitor, Lenience, Limits, Outbox, Time, Version,
+};
 
 /// How a server introduces itself, and how long it waits.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub struct ServerOptions {
     pub require_host: bool,
     /// What the client may make us hold.
     pub limits: Limits,
+    /// What to forgive. Default nothing.
+    pub lenience: Lenience,
 }
 
 impl Default for ServerOptions {
@@ -37,6 +41,7 @@ impl Default for ServerOptions {
             connect_timeout: Duration::from_secs(10),
             require_host: true,
             limits: Limits::default(),
+            lenience: Lenience::STRICT,
         }
     }
 }
@@ -80,7 +85,7 @@ impl ServerSession {
     pub fn new(options: ServerOptions, now: Time) -> Self {
         Self {
             phase: Phase::Waiting { deadline: now.saturating_add(options.connect_timeout) },
-            link: Link::new(options.limits, Encoder::new(Version::V1_2), now),
+            link: Link::new(options.limits, options.lenience, Encoder::new(Version::V1_2), now),
             client_heart_beat: HeartBeat::NONE,
             options,
         }
