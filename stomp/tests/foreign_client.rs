@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Of the script.
 const HEART_BEAT: Duration = Duration::from_millis(200);
 /// A script that loses scenarios is noticed.
-const RUNS: usize = 77;
+const RUNS: usize = 78;
 
 /// A line of the script.
 #[derive(Debug, Deserialize)]
@@ -35,6 +35,7 @@ async fn every_claim_holds_for_a_foreign_client() {
     let drop_head = started(Broker::builder().max_messages(3)).await;
     let refuse = started(Broker::builder().max_messages(3).overflow(Overflow::Refuse)).await;
     let block = started(Broker::builder().max_messages(3).overflow(Overflow::Block)).await;
+    let hostless = started(Broker::builder().allow_missing_host()).await;
     let heart_beats = started(Broker::builder().heart_beat(HeartBeat::every(HEART_BEAT))).await;
     let brokers = [
         ("open", &open),
@@ -42,6 +43,7 @@ async fn every_claim_holds_for_a_foreign_client() {
         ("drop_head", &drop_head),
         ("refuse", &refuse),
         ("block", &block),
+        ("hostless", &hostless),
         ("heart_beats", &heart_beats),
     ];
     let ports = brokers.map(|(name, broker)| format!("{name:?}: {}", broker.local_addr().port()));

@@ -3,6 +3,8 @@
 #![cfg(all(feature = "tokio", feature = "rustls"))]
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
+#[path = "support/example.rs"]
+mod example;
 mod pki;
 
 use std::{
@@ -106,6 +108,11 @@ async fn frames_go_to_rabbitmq_and_come_back() {
         client.close(LIMIT).await.unwrap();
         vhost.wait_for_depth("q", 0, LIMIT).unwrap();
     }
+    let url = vhost.stomp_tls_url();
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let shown = example::run("tls", &[&url, &path("ca"), &path("certificate"), &path("key")]);
+    assert_eq!(shown, "confirmed over TLS\n");
+    assert_eq!(vhost.queue_depth("stompwire-example").unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

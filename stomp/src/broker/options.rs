@@ -118,6 +118,15 @@ impl BrokerBuilder {
         self
     }
 
+    /// Lets clients of 1.1 and 1.2 connect without the header `host`, as RabbitMQ does and as some clients need (stomp.py
+    /// in 1.1, unless it is told a virtual host). The specification asks for the header, so by default its absence is an ERROR:
+    /// a test should see it.
+    #[must_use]
+    pub fn allow_missing_host(mut self) -> Self {
+        self.options.server.require_host = false;
+        self
+    }
+
     /// Limits of one frame.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {

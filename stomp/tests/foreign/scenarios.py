@@ -204,6 +204,15 @@ def any_virtual_host_is_the_same(version, name):
         here.messages("x")
 
 
+# In 1.2 stomp.py sends the address if it is told no virtual host.
+@scenario(["1.1"])
+def host_may_be_left_out_where_that_is_allowed(version, name):
+    it = Client(version, vhost=None, wait=False)
+    it.fails("host")
+    with client(version, "hostless", vhost=None) as it:
+        same(it.connected["version"], version)
+
+
 @scenario()
 def sends_and_consumes(version, name):
     with client(version) as it:
