@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 audit
+.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ lint: ## formatting, clippy and rustdoc, all without a warning; stompwire in eac
 	  $(CARGO) clippy -p stompwire --no-default-features --features "$$features" --locked -- -D warnings || exit 1; \
 	done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p stompwire --no-deps --locked
+
+package: ## stompwire builds by itself, from what would be published, with fewer than 25 crates below it
+	$(CARGO) package -p stompwire --locked --allow-dirty
+	test "$$($(CARGO) tree -p stompwire --locked -e normal --prefix none --no-dedupe --format '{p}' | grep -v '^stompwire ' | sort -u | wc -l)" -lt 25
 
 bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some minutes)
 	$(CARGO) bench --locked -p beacon-edge
