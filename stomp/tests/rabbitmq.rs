@@ -10,7 +10,7 @@ use std::{
 use rabbitmq_node::{Node, QueueOptions, Vhost, shared};
 use stompwire::{
     Frame, Version,
-    client::{Client, ConnectOptions, ConnectionError, Subscribe, Unconfirmed},
+    client::{AckMode, Client, ConnectOptions, ConnectionError, Subscribe, Subscription, Unconfirmed},
     proto::HeartBeat,
     publisher::{LaneState, Message, Outcome, Publisher, PublisherOptions},
 };
@@ -174,6 +174,47 @@ async fn messages_are_consumed_and_acknowledged() {
     }
     client.close(LIMIT).await.unwrap();
     vhost.wait_for_depth("q", 0, LIMIT).unwrap();
+}
+
+/// Ten messages each in `q` and `r`; those of `q` are delivered to the client and not acknowledged.
+async fn ten_held_of_q() -> (Vhost, Client, Subscription) {
+    let vhost = vhost();
+    vhost.declare_queue("r", &QueueOptions::default()).unwrap();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let frames = (0..20).map(|n| Frame::send(["/amq/queue/q", "/amq/queue/r"][n % 2], n.to_string()));
+    for receipt in client.send_batch(frames).await.unwrap() {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    let mut held = client.subscribe(Subscribe::to("/amq/queue/q").with_prefetch(10)).await.unwrap();
+    for _ in 0..10 {
+        timeout(LIMIT, held.next()).await.expect("a message").unwrap().unwrap();
+    }
+    (vhost, client, held)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cumulative_ack_speaks_for_every_subscription_of_the_connection() {
+    let (vhost, client, _held) = ten_held_of_q().await;
+    let subscribe = Subscribe::to("/amq/queue/r").with_ack(AckMode::Client).with_prefetch(10);
+    let mut cumulative = client.subscribe(subscribe).await.unwrap();
+    let first = timeout(LIMIT, cumulative.next()).await.expect("a message").unwrap().unwrap();
+    timeout(LIMIT, cumulative.ack_with_receipt(&first).await.unwrap()).await.unwrap().unwrap();
+    let depths = ["q", "r"].map(|queue| vhost.queue_depth(queue).unwrap());
+    assert_eq!(depths, [0, 9], "RabbitMQ has learnt to tell subscriptions apart: change what `AckMode` says");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_on_take_is_no_other_subscriptions() {
+    let (vhost, client, _held) = ten_held_of_q().await;
+    let subscribe = Subscribe::to("/amq/queue/r").acknowledged_on_take().with_prefetch(10);
+    let mut taken = client.subscribe(subscribe).await.unwrap();
+    for _ in 0..10 {
+        timeout(LIMIT, taken.next()).await.expect("a message").unwrap().unwrap();
+    }
+    taken.unsubscribe().await.unwrap();
+    vhost.wait_for_depth("r", 0, LIMIT).unwrap();
+    client.close(LIMIT).await.unwrap();
+    vhost.wait_for_depth("q", 10, LIMIT).unwrap();
 }
 
 /// A node whose alarms may be raised without disturbing the other tests.

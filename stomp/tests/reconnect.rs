@@ -93,6 +93,23 @@ async fn what_ends_while_there_is_no_connection_is_not_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unsubscribing_while_there_is_no_connection_is_the_end_of_it_too() {
+    let (client, mut peer, mut door) = let_in(builder()).await;
+    let subscribing = tokio::spawn({
+        let client = client.clone();
+        async move { client.subscribe(Subscribe::to("q")).await }
+    });
+    peer.expect_subscribe(1, 100, Some(1)).await;
+    let messages = subscribing.await.unwrap().unwrap();
+    drop(peer);
+    until(&client, "waiting", |state| matches!(state, State::Waiting { .. })).await;
+    let over = timeout(LIMIT, messages.unsubscribe()).await.unwrap();
+    assert!(matches!(over, Err(Unconfirmed::NotSent(SendError::NotConnected(_)))), "{over:?}");
+    // Made anew it would take messages that nobody reads.
+    door.welcome().await.expect_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscription_that_the_server_refuses_is_not_tried_again() {
     let (client, mut peer, mut door) = let_in(builder()).await;
     let subscribing = tokio::spawn({

@@ -129,7 +129,12 @@ impl Desk {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     None | Some(Command::Close { .. }) => return,
-                    Some(command) => command.refuse(&SendError::NotConnected(cause.clone())),
+                    Some(command) => {
+                        if let Command::One(Outgoing { payload: Payload::Unsubscribe(id), .. }) = &command {
+                            self.subscriptions.remove(id);
+                        }
+                        command.refuse(&SendError::NotConnected(cause.clone()));
+                    }
                 },
                 Some(()) = self.wake.recv() => {}
             }

@@ -196,6 +196,11 @@ impl Connection {
         (line.octets.load(Relaxed), line.line_feeds.load(Relaxed))
     }
 
+    /// Whether it is the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.0.has_ended.load(Relaxed)
     }
