@@ -280,7 +280,7 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
                 }
                 // What ends must end: it is short, and there are as many as there are subscriptions and transactions.
                 Command::One(outgoing) if outgoing.payload.is_end() => {
-                    self.enqueue(outgoing, self.link.now())
+                    self.enqueue(outgoing, self.link.now());
                 }
                 Command::One(outgoing) => {
                     let transaction = outgoing.payload.transaction();
