@@ -484,6 +484,7 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
 
     fn start_drain(&mut self, within: Duration) {
         if matches!(self.drain, Drain::No) {
+            self.desk.is_closing = true;
             self.drain = Drain::Until { deadline: self.link.now().saturating_add(within), within };
             self.acknowledge_taken(true);
         }

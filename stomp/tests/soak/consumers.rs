@@ -50,6 +50,7 @@ impl Task {
         // How many are to be held before they are acknowledged together.
         let mut together = 1;
         loop {
+            let mut is_idle = false;
             match timeout(IDLE, messages.next()).await {
                 Ok(Some(Ok(message))) => {
                     if let Some(id) = self.ledger.open(&message) {
@@ -66,9 +67,10 @@ impl Task {
                 }
                 Err(_) if !held.is_empty() => self.settle(&client, &messages, &mut held).await,
                 Err(_) if *self.stage.borrow() >= Stage::Drained => break,
-                Err(_) => {}
+                Err(_) => is_idle = true,
             }
-            if self.now_and_then(1500) {
+            // The more so when nothing comes, since then the connection may be lost just now.
+            if self.now_and_then(if is_idle { 3 } else { 1500 }) {
                 held.clear();
                 self.ledger.resubscribed.fetch_add(1, Relaxed);
                 if self.rng.bool() {
@@ -96,11 +98,12 @@ impl Task {
 
     async fn close(&self, client: Client) {
         self.roll.leave(self.index, &self.ledger);
-        if let Err(error) = client.close(LIMIT).await {
-            // In the midst of faults this may be.
-            if *self.stage.borrow() >= Stage::Healed {
-                self.ledger.wrong(format!("consumer {} cannot be closed: {error}", self.index));
-            }
+        // In the midst of faults the connection may be lost meanwhile, but closing must not take for ever.
+        let must_succeed = *self.stage.borrow() >= Stage::Drained;
+        match timeout(LIMIT / 2, client.close(LIMIT)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) if !must_succeed => {}
+            other => self.ledger.wrong(format!("consumer {} cannot be closed: {other:?}", self.index)),
         }
     }
 
