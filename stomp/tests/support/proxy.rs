@@ -94,6 +94,8 @@ struct Line {
     faults: watch::Sender<Faults>,
     octets: AtomicU64,
     line_feeds: AtomicU64,
+    /// A black hole took some of it.
+    has_gap: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -168,9 +170,13 @@ impl Connection {
         self.0.reset.notify_one();
     }
 
-    /// Swallows everything in this direction, the end of the stream too.
+    /// Swallows everything in this direction, the end of the stream too. Where something was swallowed the end of the hole
+    /// is a RST: what comes after a gap is nothing that TCP delivers.
     pub(crate) fn hole(&self, direction: Direction, on: bool) {
         self.change(direction, |faults| faults.hole = on);
+        if !on {
+            self.reset_if_gap(direction);
+        }
     }
 
     /// What is read from now on arrives that much later.
@@ -187,6 +193,7 @@ impl Connection {
             self.change(direction, |faults| {
                 *faults = Faults { cut_after: faults.cut_after, ..Faults::default() };
             });
+            self.reset_if_gap(direction);
         }
     }
 
@@ -203,6 +210,12 @@ impl Connection {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.0.has_ended.load(Relaxed)
+    }
+
+    fn reset_if_gap(&self, direction: Direction) {
+        if self.0.lines[direction as usize].has_gap.load(Relaxed) {
+            self.reset();
+        }
     }
 
     fn change(&self, direction: Direction, change: impl FnOnce(&mut Faults)) {
@@ -236,6 +249,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
             }),
             octets: AtomicU64::new(0),
             line_feeds: AtomicU64::new(0),
+            has_gap: AtomicBool::new(false),
         };
         let connection = Connection(Arc::new(Relayed {
             shared: Arc::clone(&shared),
@@ -315,8 +329,12 @@ impl Connection {
             }
             let Faults { hole, cut_after, octets_per_second, .. } = *line.faults.borrow();
             if hole {
+                line.has_gap.store(true, Relaxed);
                 self.count(|counts| counts.swallowed += octets.len() as u64);
                 continue;
+            }
+            if line.has_gap.load(Relaxed) {
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
             let left = cut_after.map_or(octets.len(), |left| octets.len().min(left as usize));
             let relayed = &octets[..left];
