@@ -49,7 +49,12 @@ impl Task {
         let mut held = Held::new();
         // How many are to be held before they are acknowledged together.
         let mut together = 1;
+        let mut is_calm = false;
         loop {
+            if !is_calm && *self.stage.borrow() >= Stage::Healed {
+                is_calm = true;
+                self.ledger.calm.fetch_add(1, Relaxed);
+            }
             let mut is_idle = false;
             match timeout(IDLE, messages.next()).await {
                 Ok(Some(Ok(message))) => {
@@ -184,20 +189,34 @@ impl Task {
         }
     }
 
-    /// All of them in a transaction, or none.
+    /// All of them in a transaction; one by one if it fails, since some may have come over the present connection.
     async fn commit(&self, client: &Client, messages: &Subscription, held: Held) {
-        let transaction = match self.in_time("BEGIN", client.begin()).await {
-            Ok(transaction) => transaction,
-            Err(error) => return self.expect_passing("cannot begin", &error),
-        };
-        for (_, message) in &held {
-            if !self.note(transaction.ack(messages, message).await) {
-                return;
+        match self.in_time("a transaction", self.transact(client, messages, &held)).await {
+            Err(error) if error.was_never_sent() => {
+                self.expect_passing("cannot commit", &error);
+                for (id, message) in held {
+                    if self.note(messages.ack(&message).await) {
+                        self.ledger.consume(id);
+                    }
+                }
             }
+            outcome => self.consume_unless_not_sent(&held, outcome),
+        }
+    }
+
+    async fn transact(
+        &self,
+        client: &Client,
+        messages: &Subscription,
+        held: &Held,
+    ) -> Result<(), Unconfirmed> {
+        // Without a BEGIN nothing was acknowledged, whatever became of it.
+        let transaction = client.begin().await.map_err(|_| SendError::Stale)?;
+        for (_, message) in held {
+            transaction.ack(messages, message).await?;
         }
         self.ledger.transactions.fetch_add(1, Relaxed);
-        let outcome = self.in_time("COMMIT", transaction.commit()).await;
-        self.consume_unless_not_sent(&held, outcome);
+        transaction.commit().await
     }
 
     /// Where the outcome is not known the server may be done with the messages.

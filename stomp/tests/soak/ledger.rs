@@ -26,6 +26,8 @@ pub(crate) struct Ledger {
     pub(crate) nacks: AtomicU64,
     pub(crate) resubscribed: AtomicU64,
     pub(crate) reconnects: AtomicU64,
+    /// Consumers that do nothing any more but take and acknowledge.
+    pub(crate) calm: AtomicU64,
     /// What must never happen.
     wrongs: Mutex<Vec<String>>,
 }
