@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rabbitmq_node::{Node, QueueOptions, Vhost, shared};
+use rabbitmq_node::{Node, QueueCounts, QueueOptions, Vhost, shared};
 use stompwire::{
     Frame, Version,
-    client::{Client, ConnectOptions, ConnectionError, Subscribe, Unconfirmed},
+    client::{
+        AckMode, Client, ConnectOptions, ConnectionError, Reconnect, SendError, State, Subscribe,
+        Subscription, Unconfirmed,
+    },
     proto::HeartBeat,
     publisher::{LaneState, Message, Outcome, Publisher, PublisherOptions},
 };
@@ -174,6 +177,127 @@ async fn messages_are_consumed_and_acknowledged() {
     }
     client.close(LIMIT).await.unwrap();
     vhost.wait_for_depth("q", 0, LIMIT).unwrap();
+}
+
+async fn take(messages: &mut Subscription) -> stompwire::client::Message {
+    timeout(LIMIT, messages.next()).await.expect("a message in time").expect("not the end").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credit_holds_the_broker_back_and_a_nack_brings_the_message_again() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    for receipt in
+        client.send_batch((0..9).map(|n| Frame::send("/amq/queue/q", n.to_string()))).await.unwrap()
+    {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    let mut messages = client.subscribe(Subscribe::to("/amq/queue/q").with_prefetch(3)).await.unwrap();
+    let first = take(&mut messages).await;
+    take(&mut messages).await;
+    let third = take(&mut messages).await;
+    assert_eq!(vhost.queue_counts("q").unwrap(), QueueCounts { ready: 6, unacknowledged: 3 });
+    timeout(LIMIT, messages.ack_with_receipt(&first).await.unwrap()).await.unwrap().unwrap();
+    assert_eq!(take(&mut messages).await.body(), "3");
+    assert_eq!(vhost.queue_counts("q").unwrap(), QueueCounts { ready: 5, unacknowledged: 3 });
+    assert_eq!(third.header("redelivered"), Some("false"));
+    timeout(LIMIT, messages.nack_with_receipt(&third).await.unwrap()).await.unwrap().unwrap();
+    let again = take(&mut messages).await;
+    assert_eq!((again.body(), again.header("redelivered")), (third.body(), Some("true")));
+    client.close(LIMIT).await.unwrap();
+    vhost.wait_for_depth("q", 8, LIMIT).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_counts_from_commit_on_or_not_at_all() {
+    let vhost = vhost();
+    vhost.declare_queue("out", &QueueOptions::default()).unwrap();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    outcome(&client, Frame::send("/amq/queue/q", "order")).await.unwrap();
+    let mut messages = client.subscribe(Subscribe::to("/amq/queue/q")).await.unwrap();
+    let order = take(&mut messages).await;
+    for (commit, expected) in [(false, [1, 0]), (true, [0, 1])] {
+        let transaction = timeout(LIMIT, client.begin()).await.unwrap().unwrap();
+        transaction.ack(&messages, &order).await.unwrap();
+        transaction.send(Frame::send("/amq/queue/out", "invoice")).await.unwrap();
+        let end = async { if commit { transaction.commit().await } else { transaction.abort().await } };
+        timeout(LIMIT, end).await.unwrap().unwrap();
+        for (queue, depth) in ["q", "out"].into_iter().zip(expected) {
+            vhost.wait_for_depth(queue, depth, LIMIT).unwrap();
+        }
+    }
+    client.close(LIMIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_comes_back_and_what_it_held_is_delivered_again() {
+    let vhost = vhost();
+    let builder = Client::builder().broker(&vhost.stomp_url()).unwrap().reconnect(Reconnect::default());
+    let client = timeout(LIMIT, builder.connect()).await.unwrap().unwrap();
+    for n in 0..5 {
+        outcome(&client, Frame::send("/amq/queue/q", n.to_string())).await.unwrap();
+    }
+    let mut messages = client.subscribe(Subscribe::to("/amq/queue/q")).await.unwrap();
+    let first = take(&mut messages).await;
+    timeout(LIMIT, messages.ack_with_receipt(&first).await.unwrap()).await.unwrap().unwrap();
+    let held = take(&mut messages).await;
+    assert_eq!(vhost.close_all_connections().unwrap(), 1);
+    let mut state = client.state();
+    let back = state.wait_for(|state| matches!(state, State::Connected { number: 2, .. }));
+    timeout(LIMIT, back).await.expect("it comes back").unwrap();
+    // All that was not acknowledged, each once, whether it had been taken or not.
+    for n in 1..5 {
+        let message = take(&mut messages).await;
+        assert_eq!((message.body(), message.header("redelivered")), (&n.to_string().into(), Some("true")));
+        if n == 1 {
+            let stale = messages.ack(&held).await;
+            assert!(matches!(stale, Err(SendError::Stale)), "{stale:?}");
+        }
+        messages.ack(&message).await.unwrap();
+    }
+    client.close(LIMIT).await.unwrap();
+    vhost.wait_for_depth("q", 0, LIMIT).unwrap();
+}
+
+/// Ten messages each in `q` and `r`; those of `q` are delivered to the client and not acknowledged.
+async fn ten_held_of_q() -> (Vhost, Client, Subscription) {
+    let vhost = vhost();
+    vhost.declare_queue("r", &QueueOptions::default()).unwrap();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let frames = (0..20).map(|n| Frame::send(["/amq/queue/q", "/amq/queue/r"][n % 2], n.to_string()));
+    for receipt in client.send_batch(frames).await.unwrap() {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    let mut held = client.subscribe(Subscribe::to("/amq/queue/q").with_prefetch(10)).await.unwrap();
+    for _ in 0..10 {
+        timeout(LIMIT, held.next()).await.expect("a message").unwrap().unwrap();
+    }
+    (vhost, client, held)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cumulative_ack_speaks_for_every_subscription_of_the_connection() {
+    let (vhost, client, _held) = ten_held_of_q().await;
+    let subscribe = Subscribe::to("/amq/queue/r").with_ack(AckMode::Client).with_prefetch(10);
+    let mut cumulative = client.subscribe(subscribe).await.unwrap();
+    let first = timeout(LIMIT, cumulative.next()).await.expect("a message").unwrap().unwrap();
+    timeout(LIMIT, cumulative.ack_with_receipt(&first).await.unwrap()).await.unwrap().unwrap();
+    let depths = ["q", "r"].map(|queue| vhost.queue_depth(queue).unwrap());
+    assert_eq!(depths, [0, 9], "RabbitMQ has learnt to tell subscriptions apart: change what `AckMode` says");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_on_take_is_no_other_subscriptions() {
+    let (vhost, client, _held) = ten_held_of_q().await;
+    let subscribe = Subscribe::to("/amq/queue/r").acknowledged_on_take().with_prefetch(10);
+    let mut taken = client.subscribe(subscribe).await.unwrap();
+    for _ in 0..10 {
+        timeout(LIMIT, taken.next()).await.expect("a message").unwrap().unwrap();
+    }
+    taken.unsubscribe().await.unwrap();
+    vhost.wait_for_depth("r", 0, LIMIT).unwrap();
+    client.close(LIMIT).await.unwrap();
+    vhost.wait_for_depth("q", 10, LIMIT).unwrap();
 }
 
 /// A node whose alarms may be raised without disturbing the other tests.

@@ -93,6 +93,50 @@ async fn what_ends_while_there_is_no_connection_is_not_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unsubscribing_while_there_is_no_connection_is_the_end_of_it_too() {
+    let (client, mut peer, mut door) = let_in(builder()).await;
+    let subscribing = tokio::spawn({
+        let client = client.clone();
+        async move { client.subscribe(Subscribe::to("q")).await }
+    });
+    peer.expect_subscribe(1, 100, Some(1)).await;
+    let messages = subscribing.await.unwrap().unwrap();
+    drop(peer);
+    until(&client, "waiting", |state| matches!(state, State::Waiting { .. })).await;
+    let over = timeout(LIMIT, messages.unsubscribe()).await.unwrap();
+    assert!(matches!(over, Err(Unconfirmed::NotSent(SendError::NotConnected(_)))), "{over:?}");
+    // Made anew it would take messages that nobody reads.
+    door.welcome().await.expect_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_lost_while_it_is_closed_is_not_made_anew() {
+    for by_dropping in [false, true] {
+        let (client, mut peer, mut door) = let_in(builder()).await;
+        let pending = client.send_with_receipt(Frame::send("q", "1")).await.unwrap();
+        peer.expect("SEND\ndestination:q\nreceipt:1\ncontent-length:1\n\n1\0").await;
+        let (mut state, start) = (client.state(), Instant::now());
+        let closing = tokio::spawn(async move {
+            if by_dropping {
+                drop(client);
+                return Ok(());
+            }
+            client.close(LIMIT).await
+        });
+        // It waits for the receipt.
+        peer.expect_nothing().await;
+        drop(peer);
+        let closed = timeout(LIMIT, closing).await.unwrap().unwrap();
+        assert_eq!(closed.is_err(), !by_dropping, "{closed:?}");
+        let lost = timeout(LIMIT, pending).await.unwrap();
+        assert!(matches!(lost, Err(Unconfirmed::ConnectionLost(_))), "{lost:?}");
+        timeout(LIMIT, state.wait_for(State::is_closed)).await.unwrap().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(door.is_quiet());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscription_that_the_server_refuses_is_not_tried_again() {
     let (client, mut peer, mut door) = let_in(builder()).await;
     let subscribing = tokio::spawn({

@@ -92,7 +92,8 @@ async fn mistakes_in_acknowledging_are_told_and_nothing_is_sent() {
 async fn taking_acknowledges_when_half_the_credit_is_used_and_at_the_end() {
     let (client, mut peer) = pair(options(), 1 << 16, "version:1.2\n").await;
     let subscribing = subscribing(&client, Subscribe::to("q").acknowledged_on_take().with_prefetch(5));
-    peer.expect("SUBSCRIBE\nid:1\ndestination:q\nack:client\nprefetch-count:5\nreceipt:1\n\n\0").await;
+    peer.expect("SUBSCRIBE\nid:1\ndestination:q\nack:client-individual\nprefetch-count:5\nreceipt:1\n\n\0")
+        .await;
     peer.receipt(1).await;
     let mut messages = subscribing.await.unwrap().unwrap();
     for ack in ["a", "b", "c", "d", "e"] {
@@ -103,7 +104,7 @@ async fn taking_acknowledges_when_half_the_credit_is_used_and_at_the_end() {
     }
     peer.expect_nothing().await;
     take(&mut messages).await;
-    peer.expect("ACK\nid:c\n\n\0").await;
+    peer.expect("ACK\nid:a\n\n\0ACK\nid:b\n\n\0ACK\nid:c\n\n\0").await;
     take(&mut messages).await;
     peer.expect_nothing().await;
     // What was taken is acknowledged before the subscription goes; e was not.

@@ -4,12 +4,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use stompwire::{
     Frame,
     broker::Broker,
     client::{Client, SendError, Subscribe, Transaction, Unconfirmed},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, time::timeout};
 
 use support::{LIMIT, Peer, options, pair};
 
@@ -103,4 +105,52 @@ async fn messages_and_acknowledgements_count_from_commit_on() {
     }
     assert_eq!(broker.queue("out").unwrap().messages, 1);
     assert_eq!(broker.queue("in").unwrap().unacked, 0);
+}
+
+#[tokio::test]
+async fn a_transaction_that_lacks_a_frame_is_not_committed() {
+    let (client, mut peer, transaction) = begun().await;
+    transaction.send(Frame::send("q", "kept")).await.unwrap();
+    // It cannot be encoded, and as it asks for no receipt nobody can be told.
+    transaction.send(Frame::send("q", "lost").with_header("transaction", "mine")).await.unwrap();
+    let refused = timeout(LIMIT, transaction.commit()).await.unwrap();
+    assert!(refused.as_ref().is_err_and(Unconfirmed::was_never_sent), "{refused:?}");
+    peer.expect("SEND\ndestination:q\ntransaction:1\ncontent-length:4\n\nkept\0ABORT\ntransaction:1\n\n\0")
+        .await;
+    peer.expect_nothing().await;
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_of_which_a_frame_met_a_stalled_connection() {
+    let (client, mut peer) = pair(options(), 4096, "version:1.2\n").await;
+    let subscribing = tokio::spawn({
+        let client = client.clone();
+        async move { (client.begin().await, client.subscribe(Subscribe::to("q")).await) }
+    });
+    peer.expect("BEGIN\ntransaction:1\nreceipt:1\n\n\0").await;
+    peer.receipt(1).await;
+    peer.expect_subscribe(2, 100, Some(2)).await;
+    let (transaction, messages) = subscribing.await.unwrap();
+    let (transaction, messages) = (transaction.unwrap(), messages.unwrap());
+    let stuck = client.send_with_receipt(Frame::send("q", vec![b'x'; 1 << 20])).await.unwrap();
+    let head = "SEND\ndestination:q\nreceipt:3\ncontent-length:1048576\n\n";
+    peer.expect(head).await;
+    transaction.send(Frame::send("q", "lost")).await.unwrap();
+    let unsubscribing = tokio::spawn(messages.unsubscribe());
+    assert!(matches!(timeout(2 * receipt_timeout(), stuck).await, Ok(Err(Unconfirmed::TimedOut))));
+    // The server reads again: the subscription ends, and the transaction is no more.
+    let mut rest = vec![0; 1 << 20];
+    timeout(LIMIT, peer.transport.read_exact(&mut rest)).await.unwrap().unwrap();
+    let committing = tokio::spawn(transaction.commit());
+    peer.expect("\0ABORT\ntransaction:1\n\n\0UNSUBSCRIBE\nid:2\nreceipt:4\n\n\0").await;
+    peer.receipt(4).await;
+    timeout(LIMIT, unsubscribing).await.unwrap().unwrap().unwrap();
+    let refused = timeout(LIMIT, committing).await.unwrap().unwrap();
+    assert!(refused.as_ref().is_err_and(Unconfirmed::was_never_sent), "{refused:?}");
+    peer.expect_nothing().await;
+}
+
+fn receipt_timeout() -> Duration {
+    options().session.receipt_timeout.unwrap()
 }

@@ -21,6 +21,8 @@ pub(super) struct Desk {
     /// Room for commands taken at once, kept.
     pub(super) taken: Vec<Command>,
     pub(super) subscriptions: BTreeMap<u64, Registered>,
+    /// The order to close has come, or nobody is left to give one.
+    pub(super) is_closing: bool,
     wake: mpsc::Receiver<()>,
     counter: Arc<Counter>,
     state: watch::Sender<State>,
@@ -81,6 +83,7 @@ impl Desk {
             commands,
             taken: Vec::new(),
             subscriptions: BTreeMap::new(),
+            is_closing: false,
             wake,
             counter: Arc::clone(&counter),
             state,
@@ -129,7 +132,12 @@ impl Desk {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     None | Some(Command::Close { .. }) => return,
-                    Some(command) => command.refuse(&SendError::NotConnected(cause.clone())),
+                    Some(command) => {
+                        if let Command::One(Outgoing { payload: Payload::Unsubscribe(id), .. }) = &command {
+                            self.subscriptions.remove(id);
+                        }
+                        command.refuse(&SendError::NotConnected(cause.clone()));
+                    }
                 },
                 Some(()) = self.wake.recv() => {}
             }

@@ -64,6 +64,22 @@ pub(crate) enum Payload {
     Abort(u64),
 }
 
+impl Payload {
+    /// The transaction that is incomplete without it.
+    const fn transaction(&self) -> Option<u64> {
+        match self {
+            Self::Settle { transaction, .. } => *transaction,
+            Self::InTransaction { transaction, .. } | Self::Commit(transaction) => Some(*transaction),
+            _ => None,
+        }
+    }
+
+    /// Whether it gives something back at the server.
+    const fn is_end(&self) -> bool {
+        matches!(self, Self::Unsubscribe(_) | Self::Abort(_))
+    }
+}
+
 /// What a frame holds until it is done with.
 #[derive(Debug)]
 pub(crate) enum Claim {
@@ -262,6 +278,15 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
                     self.start_drain(within);
                     break;
                 }
+                // What ends must end: it is short, and there are as many as there are subscriptions and transactions.
+                Command::One(outgoing) if outgoing.payload.is_end() => {
+                    self.enqueue(outgoing, self.link.now());
+                }
+                Command::One(outgoing) => {
+                    let transaction = outgoing.payload.transaction();
+                    outgoing.refuse(error.clone());
+                    self.break_off(transaction);
+                }
                 other => other.refuse(&error),
             }
         }
@@ -330,6 +355,7 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
             }
             return;
         }
+        let transaction = payload.transaction();
         let session = &mut self.link.session;
         let result = match payload {
             Payload::Template { template, headers, body } => match token {
@@ -350,11 +376,26 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
             Payload::Begin(id) => session.begin(id, token, now),
             Payload::InTransaction { transaction, frame } => session.send_in(transaction, &frame, token, now),
             Payload::Commit(id) => session.commit(id, token, now),
-            Payload::Abort(id) => session.abort(id, token, now),
+            Payload::Abort(id) => match session.abort(id, token, now) {
+                // Left behind by one that never began, or was broken off.
+                Err((SessionError::NoTransaction(_), None)) => Ok(()),
+                result => result,
+            },
             Payload::Unsubscribe(id) => return self.unsubscribe(id, token),
         };
         if let Err(refused) = result {
             self.tell(refused);
+            self.break_off(transaction);
+        }
+    }
+
+    /// A frame of this transaction was not sent: it is aborted, so that it cannot be committed in part.
+    fn break_off(&mut self, transaction: Option<u64>) {
+        let now = self.link.now();
+        if let Some(id) = transaction
+            && let Err((error, _)) = self.link.session.abort(id, None, now)
+        {
+            crate::log::debug!(%error, transaction = id, "nothing to abort");
         }
     }
 
@@ -394,9 +435,11 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
 
     fn acknowledge(&mut self, id: u64, in_any_case: bool) {
         let Some(Registered { mailbox, .. }) = self.desk.subscriptions.get(&id) else { return };
-        let Some(message) = mailbox.take_due_ack(in_any_case) else { return };
-        if message.connection == self.number {
-            let now = self.link.now();
+        let now = self.link.now();
+        for message in mailbox.take_due_acks(in_any_case) {
+            if message.connection != self.number {
+                continue;
+            }
             let result = self.link.session.settle(Verdict::Ack, id, &message.frame, None, None, now);
             if let Err(refused) = result {
                 self.tell(refused);
@@ -441,6 +484,7 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
 
     fn start_drain(&mut self, within: Duration) {
         if matches!(self.drain, Drain::No) {
+            self.desk.is_closing = true;
             self.drain = Drain::Until { deadline: self.link.now().saturating_add(within), within };
             self.acknowledge_taken(true);
         }

@@ -253,7 +253,8 @@ impl Client {
     }
 
     /// Waits for every receipt that is pending, sends DISCONNECT, waits for its receipt and closes; all that within
-    /// `deadline`. Frames sent by other handles meanwhile are refused. Cancel safe: the closing goes on.
+    /// `deadline`. Frames sent by other handles meanwhile are refused. A connection that is lost meanwhile is not made anew.
+    /// Cancel safe: the closing goes on.
     ///
     /// # Errors
     /// The connection ended otherwise. What was pending has been told.

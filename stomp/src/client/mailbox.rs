@@ -23,10 +23,8 @@ struct State {
     end: End,
     /// The server has receipted SUBSCRIBE once.
     established: bool,
-    /// The last message taken and not acknowledged yet, and how many were taken since the last ACK; only where messages
-    /// are acknowledged by being taken.
-    taken: Option<Message>,
-    taken_count: usize,
+    /// Messages taken and not acknowledged yet; only where messages are acknowledged by being taken.
+    taken: Vec<Message>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +47,7 @@ impl Mailbox {
         if !matches!(state.end, End::NotYet) {
             return true;
         }
-        if state.waiting.len() >= self.credit {
+        if state.waiting.len() >= self.credit || state.taken.len() >= self.credit {
             return false;
         }
         state.waiting.push_back(message);
@@ -77,22 +75,20 @@ impl Mailbox {
             };
         };
         if self.acks_on_take {
-            state.taken = Some(message.clone());
-            state.taken_count += 1;
+            state.taken.push(message.clone());
         }
-        // At half the credit, so that the server never has to stop; one ACK for all of them.
-        let due = self.acks_on_take && state.taken_count >= self.credit.div_ceil(2);
+        // At half the credit, so that the server never has to stop, and the ACKs leave in one write.
+        let due = self.acks_on_take && state.taken.len() >= self.credit.div_ceil(2);
         Poll::Ready((Some(Ok(message)), due))
     }
 
-    /// The message whose ACK covers everything taken so far, if so many were taken that it is due, or in any case.
-    pub(crate) fn take_due_ack(&self, in_any_case: bool) -> Option<Message> {
+    /// The messages to acknowledge, if so many were taken that it is due, or in any case.
+    pub(crate) fn take_due_acks(&self, in_any_case: bool) -> Vec<Message> {
         let mut state = self.lock();
-        if !in_any_case && state.taken_count < self.credit.div_ceil(2) {
-            return None;
+        if !in_any_case && state.taken.len() < self.credit.div_ceil(2) {
+            return Vec::new();
         }
-        state.taken_count = 0;
-        state.taken.take()
+        std::mem::take(&mut state.taken)
     }
 
     /// The connection was lost. Messages that wait here and were to be acknowledged will be delivered again: they go,
@@ -102,8 +98,7 @@ impl Mailbox {
         if delivered_again {
             state.waiting.clear();
         }
-        state.taken = None;
-        state.taken_count = 0;
+        state.taken.clear();
     }
 
     /// Nothing more will come; what waits can still be taken. The first end counts.

@@ -83,7 +83,7 @@ impl<C: Connector> Supervisor<C> {
     }
 
     fn goes_on(&self, cause: &ConnectionError) -> bool {
-        self.reconnect.is_some() && cause.is_retryable()
+        self.reconnect.is_some() && cause.is_retryable() && !self.desk.is_closing
     }
 
     /// One attempt; `None` if the client was closed meanwhile.

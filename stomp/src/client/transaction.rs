@@ -6,7 +6,8 @@ use super::{
 use crate::proto::{Frame, Verdict};
 
 /// A transaction on one connection (1.2, "BEGIN"): the server acts on its frames at COMMIT, or not at all. Dropping it
-/// aborts it; so does the end of the connection.
+/// aborts it; so does the end of the connection, and so does a frame of it that was queued and could not be sent (it
+/// cannot be encoded, or the server reads nothing): it is never committed in part.
 ///
 /// With RabbitMQ a receipt on COMMIT comes before its messages are confirmed, and nothing is atomic over several
 /// queues; for confirmed publishing use receipts and no transaction.

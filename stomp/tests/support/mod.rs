@@ -1,6 +1,8 @@
 //! A peer that plays a script, over a pipe: octets are asserted, time can be virtual.
 #![allow(dead_code)] // each test program uses a part of it
 
+pub(crate) mod proxy;
+
 use std::time::Duration;
 
 use stompwire::{

@@ -11,7 +11,9 @@ use crate::proto::{Command, Frame, Headers, Version};
 pub enum AckMode {
     /// The server takes a message for acknowledged once it is sent.
     Auto,
-    /// An ACK or NACK speaks of every message up to that one.
+    /// An ACK or NACK speaks of every message up to that one. RabbitMQ (3.10 to 4.3) takes it for every such message of
+    /// the *connection*, those of other subscriptions and of ended ones too, which are then lost to them: give such a
+    /// subscription a connection of its own.
     Client,
     /// An ACK or NACK speaks of one message. 1.0 does not define it, though servers that speak 1.0 know it.
     #[default]
@@ -73,12 +75,13 @@ impl Subscribe {
 
     /// For those who need no acknowledging of their own but do want the server held back: a message counts as
     /// acknowledged once it is taken from the [`Subscription`](crate::client::Subscription). On the wire this is mode
-    /// `client`, with one ACK for every half of the credit; after a lost connection up to so many messages are delivered
-    /// again. A session leaves acknowledging to its owner; the [`Client`](crate::client::Client) does it.
+    /// `client-individual`, with the ACKs of half the credit in one write; after a lost connection up to so many messages
+    /// are delivered again. A session leaves acknowledging to its owner; the [`Client`](crate::client::Client) does it.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub const fn acknowledged_on_take(mut self) -> Self {
-        self.ack = AckMode::Client;
+        // Not cumulative: see `AckMode::Client`.
+        self.ack = AckMode::ClientIndividual;
         self.acks_on_take = true;
         self
     }
