@@ -4,6 +4,7 @@
 //! whatever the chunking. Octets stay in the caller's buffer until a frame, or a part of one, is whole; it is then split
 //! off without copying, and the only allocation is the table of its headers.
 
+mod head;
 mod parts;
 
 use alloc::{string::String, vec::Vec};
@@ -14,6 +15,7 @@ use super::{
     Command, DecodeError, Frame, Headers, Lenience, Limits, Version, escape::Escaping, headers::Span,
 };
 
+use head::WholeHead;
 pub use parts::Part;
 
 /// A resumable decoder for one connection, client or server side.
@@ -162,7 +164,12 @@ impl Decoder {
                     if !self.skip_eols(src)? {
                         return Ok(None);
                     }
-                    self.state = State::Command;
+                    self.state = if let Some(WholeHead { command, plain }) = self.whole_head(src) {
+                        let ending = self.finish_head::<PARTS>(command, plain, src)?;
+                        State::Body { command, head: self.scanned, ending }
+                    } else {
+                        State::Command
+                    };
                 }
                 State::Command => {
                     let Some((start, end)) = self.next_line(src)? else { return Ok(None) };
@@ -176,7 +183,7 @@ impl Decoder {
                     if start < end {
                         self.header_line(&src[start..end], start)?;
                     } else {
-                        let ending = self.finish_head::<PARTS>(command, src)?;
+                        let ending = self.finish_head::<PARTS>(command, false, src)?;
                         self.state = State::Body { command, head: self.scanned, ending };
                     }
                 }
@@ -308,17 +315,21 @@ impl Decoder {
         }
     }
 
-    /// The head is whole: checks UTF-8 and carriage returns, unescapes in place, and finds the content-length.
+    /// The head is whole: checks UTF-8 and carriage returns and unescapes in place, unless it is known to be plain, and
+    /// finds the content-length.
     fn finish_head<const PARTS: bool>(
         &mut self,
         command: Command,
+        plain: bool,
         src: &mut [u8],
     ) -> Result<Ending, DecodeError> {
         let head = &mut src[..self.scanned];
-        core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
-        // One look at the head instead of one at each line: mostly there is neither.
-        if memchr::memchr2(b'\r', b'\\', head).is_some() {
-            self.unescape_head(command, head)?;
+        if !plain {
+            core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
+            // One look at the head instead of one at each line: mostly there is neither.
+            if memchr::memchr2(b'\r', b'\\', head).is_some() {
+                self.unescape_head(command, head)?;
+            }
         }
         let length = self
             .spans
