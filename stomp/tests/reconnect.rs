@@ -301,11 +301,16 @@ async fn credentials_that_do_not_come_are_not_waited_for_for_ever() {
         std::future::pending::<()>().await;
         Ok::<_, std::convert::Infallible>(Credentials::new("", ""))
     };
+    let builder = Client::builder().options(options()).credentials(source);
     let start = Instant::now();
-    let (connecting, _door) = through_a_door(Client::builder().options(options()).credentials(source));
+    let (connecting, _door) = through_a_door(builder.clone());
     let error = connecting.await.unwrap().unwrap_err();
     assert!(matches!(error, ConnectionError::Credentials(_)), "{error}");
     assert_eq!(start.elapsed().as_secs(), 10);
+    let (ours, _theirs) = tokio::io::duplex(1 << 16);
+    let error = builder.connect_over(ours).await.unwrap_err();
+    assert!(matches!(error, ConnectionError::Credentials(_)), "{error}");
+    assert_eq!(start.elapsed().as_secs(), 20);
 }
 
 #[tokio::test]

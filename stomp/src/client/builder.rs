@@ -7,7 +7,7 @@ use tokio::{
 
 use super::{
     BrokerUrl, Client, ConnectOptions, ConnectionError, Credentials, Reconnect, State, UrlError, Window,
-    connector::{Brokers, Connector, Given, Made},
+    connector::{Brokers, Connector, Given, Made, introduce},
     desk::{Desk, Times},
     handle::{COMMANDS, Shared},
     options::CredentialsSource,
@@ -136,10 +136,7 @@ impl ClientBuilder {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut session = self.options.session.clone();
-        if let Some(source) = &self.credentials {
-            let given = source.ask().await;
-            given.map_err(|error| ConnectionError::Credentials(error.into()))?.apply(&mut session);
-        }
+        introduce(&mut session, self.credentials.as_ref()).await?;
         connect(Given { transport: Some(transport), options: session }, &self.options, None).await
     }
 

@@ -118,7 +118,8 @@ where
     }
 }
 
-async fn introduce(
+/// Asks for login and passcode, within the connect timeout.
+pub(super) async fn introduce(
     options: &mut ClientOptions,
     credentials: Option<&CredentialsSource>,
 ) -> Result<(), ConnectionError> {
