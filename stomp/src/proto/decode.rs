@@ -252,7 +252,9 @@ impl Decoder {
                 return Err(DecodeError::EolFlood { limit: self.limits.max_eols });
             }
         };
-        src.advance(skip);
+        if skip > 0 {
+            src.advance(skip);
+        }
         Ok(starts)
     }
 
@@ -334,7 +336,7 @@ impl Decoder {
         let length = self
             .spans
             .iter()
-            .find(|span| head[span.name.0 as usize..span.name.1 as usize] == *b"content-length")
+            .find(|span| span.name_is(head, b"content-length"))
             .map(|span| content_length(&head[span.value.0 as usize..span.value.1 as usize]))
             .transpose()?;
         let Some(length) = length else { return Ok(Ending::Nul) };

@@ -28,6 +28,13 @@ pub(crate) struct Span {
     pub(crate) value: (u32, u32),
 }
 
+impl Span {
+    /// Whether the name is this one. Most names differ in length already.
+    pub(crate) fn name_is(self, text: &[u8], name: &[u8]) -> bool {
+        (self.name.1 - self.name.0) as usize == name.len() && text[range(self.name)] == *name
+    }
+}
+
 #[derive(Clone)]
 enum Text {
     /// A received frame: its head.
@@ -59,7 +66,7 @@ impl Headers {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let text = self.text();
-        let span = self.spans().iter().find(|span| text[range(span.name)] == *name.as_bytes())?;
+        let span = self.spans().iter().find(|span| span.name_is(text, name.as_bytes()))?;
         Some(str_at(text, span.value))
     }
 

@@ -3,7 +3,7 @@
 //! It finds what the line by line way finds, and decides nothing else: whatever is not plain well-formed is left to that
 //! way, from the start, and so is each error. A frame is tried once, so an octet is looked at twice at most.
 
-use super::{Command, Decoder, Span};
+use super::{Command, Decoder, Limits, Span};
 
 /// Octets looked at together.
 const BLOCK: usize = 64;
@@ -32,43 +32,48 @@ impl Decoder {
     #[inline]
     fn read_whole_head(&mut self, src: &[u8]) -> Option<WholeHead> {
         let crlf_ends_lines = self.crlf_ends_lines();
-        let (mut command, mut plain) = (None, true);
-        let (mut line, mut colon) = (0, 0);
-        for (block, from) in (0..src.len()).step_by(BLOCK).map(|from| (&src[from..], from)) {
-            let mut marks = marks_of_front(block);
-            while marks != 0 {
-                let at = from + marks.trailing_zeros() as usize;
-                marks &= marks - 1;
-                match src[at] {
-                    // The first of its line: before, it is that of a line above.
-                    b':' if colon < line => colon = at,
-                    b'\n' if at - line > self.limits.max_line => return None,
-                    b'\n' => {
-                        if let Some(command) = command {
-                            if at == line {
-                                (self.scanned, self.line_start) = (at + 1, at + 1);
-                                return Some(WholeHead { command, plain });
-                            }
-                            // No colon, or no name before it.
-                            if colon <= line || self.spans.len() == self.limits.max_headers {
-                                return None;
-                            }
-                            // Offsets are below max_head, which is clamped to 1 GiB.
-                            let span = |from: usize, to: usize| (from as u32, to as u32);
-                            self.spans.push(Span { name: span(line, colon), value: span(colon + 1, at) });
-                        } else {
-                            command = Some(Command::parse(&src[line..at])?);
-                        }
-                        line = at + 1;
-                    }
-                    b'\\' => plain = false,
-                    b'\r' if !crlf_ends_lines => plain = false,
-                    0 | b'\r' | 0x80.. => return None,
-                    _ => {}
+        let Limits { max_line, max_headers, .. } = self.limits;
+        let mut marks = marks_of_front(src);
+        // No command is as long as a block.
+        let end = marks.trailing_zeros() as usize;
+        if src.get(end) != Some(&b'\n') || end > max_line {
+            return None;
+        }
+        let command = Command::parse(&src[..end])?;
+        marks &= marks - 1;
+
+        let (mut block, mut plain) = (0, true);
+        // Where the line starts, and its first colon; until that is found, one of a line above.
+        let (mut line, mut colon) = (end + 1, 0);
+        loop {
+            while marks == 0 {
+                block += BLOCK;
+                marks = marks_of_front(src.get(block..)?);
+            }
+            let at = block + marks.trailing_zeros() as usize;
+            marks &= marks - 1;
+            match *src.get(at)? {
+                b':' if colon < line => colon = at,
+                b'\n' if at == line => {
+                    (self.scanned, self.line_start) = (at + 1, at + 1);
+                    return Some(WholeHead { command, plain });
                 }
+                b'\n' => {
+                    let has_name = colon > line;
+                    if !has_name || at - line > max_line || self.spans.len() >= max_headers {
+                        return None;
+                    }
+                    // Offsets are below max_head, which is clamped to 1 GiB.
+                    let span = |from: usize, to: usize| (from as u32, to as u32);
+                    self.spans.push(Span { name: span(line, colon), value: span(colon + 1, at) });
+                    line = at + 1;
+                }
+                b'\\' => plain = false,
+                b'\r' if !crlf_ends_lines => plain = false,
+                0 | b'\r' | 0x80.. => return None,
+                _ => {}
             }
         }
-        None
     }
 }
 
