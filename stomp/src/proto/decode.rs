@@ -206,10 +206,17 @@ impl Decoder {
     }
 
     fn take_frame(&mut self, src: &mut BytesMut, command: Command, head: usize, end: usize) -> Frame {
-        let mut text = src.split_to(end + 1).freeze();
-        let body = if self.drops_body(command) { Bytes::new() } else { text.slice(head..end) };
-        text.truncate(head);
-        let headers = Headers::received(text, &self.spans);
+        let headers = Headers::received(src.split_to(head).freeze(), &self.spans);
+        // A body that is not there holds no reference to the buffer.
+        let length = end - head;
+        let body = if length == 0 || self.drops_body(command) {
+            src.advance(length + 1);
+            Bytes::new()
+        } else {
+            let body = src.split_to(length).freeze();
+            src.advance(1);
+            body
+        };
         self.start_over();
         Frame::from_parts(command, headers, body)
     }
@@ -333,13 +340,10 @@ impl Decoder {
                 self.unescape_head(command, head)?;
             }
         }
-        let length = self
-            .spans
-            .iter()
-            .find(|span| span.name_is(head, b"content-length"))
-            .map(|span| content_length(&head[span.value.0 as usize..span.value.1 as usize]))
-            .transpose()?;
-        let Some(length) = length else { return Ok(Ending::Nul) };
+        let Some(span) = self.spans.iter().find(|span| span.name_is(head, b"content-length")) else {
+            return Ok(Ending::Nul);
+        };
+        let length = content_length(&head[span.value.0 as usize..span.value.1 as usize])?;
         let limit = self.body_limit::<PARTS>(command);
         if length > limit {
             return Err(DecodeError::BodyTooLong { limit });
@@ -440,14 +444,11 @@ fn trimmed(line: &[u8], (from, to): (usize, usize)) -> (usize, usize) {
 
 /// Digits only, within 64 bits. `str::parse` would take a sign.
 fn content_length(text: &[u8]) -> Result<u64, DecodeError> {
-    let bad = || DecodeError::BadContentLength(excerpt(text));
-    if text.is_empty() {
-        return Err(bad());
-    }
-    text.iter().try_fold(0_u64, |sum, &octet| {
-        let digit = octet.checked_sub(b'0').filter(|&digit| digit <= 9).ok_or_else(bad)?;
-        sum.checked_mul(10).and_then(|sum| sum.checked_add(u64::from(digit))).ok_or_else(bad)
-    })
+    let sum = text.iter().try_fold(0_u64, |sum, octet| {
+        let digit = octet.wrapping_sub(b'0');
+        if digit > 9 { None } else { sum.checked_mul(10)?.checked_add(u64::from(digit)) }
+    });
+    sum.filter(|_| !text.is_empty()).ok_or_else(|| DecodeError::BadContentLength(excerpt(text)))
 }
 
 /// The beginning of what was wrong, fit for an error message.

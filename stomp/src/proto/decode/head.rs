@@ -3,7 +3,7 @@
 //! It finds what the line by line way finds, and decides nothing else: whatever is not plain well-formed is left to that
 //! way, from the start, and so is each error. A frame is tried once, so an octet is looked at twice at most.
 
-use super::{Command, Decoder, Limits, Span};
+use super::{Command, Decoder, Span};
 
 /// Octets looked at together.
 const BLOCK: usize = 64;
@@ -31,12 +31,10 @@ impl Decoder {
 
     #[inline]
     fn read_whole_head(&mut self, src: &[u8]) -> Option<WholeHead> {
-        let crlf_ends_lines = self.crlf_ends_lines();
-        let Limits { max_line, max_headers, .. } = self.limits;
         let mut marks = marks_of_front(src);
         // No command is as long as a block.
         let end = marks.trailing_zeros() as usize;
-        if src.get(end) != Some(&b'\n') || end > max_line {
+        if src.get(end) != Some(&b'\n') || end > self.limits.max_line {
             return None;
         }
         let command = Command::parse(&src[..end])?;
@@ -52,27 +50,41 @@ impl Decoder {
             }
             let at = block + marks.trailing_zeros() as usize;
             marks &= marks - 1;
-            match *src.get(at)? {
-                b':' if colon < line => colon = at,
-                b'\n' if at == line => {
+            let octet = *src.get(at)?;
+            if octet == b':' {
+                if colon < line {
+                    colon = at;
+                }
+            } else if octet == b'\n' {
+                if at == line {
                     (self.scanned, self.line_start) = (at + 1, at + 1);
                     return Some(WholeHead { command, plain });
                 }
-                b'\n' => {
-                    let has_name = colon > line;
-                    if !has_name || at - line > max_line || self.spans.len() >= max_headers {
-                        return None;
-                    }
-                    // Offsets are below max_head, which is clamped to 1 GiB.
-                    let span = |from: usize, to: usize| (from as u32, to as u32);
-                    self.spans.push(Span { name: span(line, colon), value: span(colon + 1, at) });
-                    line = at + 1;
+                let has_name = colon > line;
+                if !has_name
+                    || at - line > self.limits.max_line
+                    || self.spans.len() >= self.limits.max_headers
+                {
+                    return None;
                 }
-                b'\\' => plain = false,
-                b'\r' if !crlf_ends_lines => plain = false,
-                0 | b'\r' | 0x80.. => return None,
-                _ => {}
+                // Offsets are below max_head, which is clamped to 1 GiB.
+                let span = |from: usize, to: usize| (from as u32, to as u32);
+                self.spans.push(Span { name: span(line, colon), value: span(colon + 1, at) });
+                line = at + 1;
+            } else {
+                plain &= self.is_plain(octet)?;
             }
+        }
+    }
+
+    /// Whether a marked octet other than colon and LF is text that needs no second look. `None` if it is not usual.
+    #[cold]
+    fn is_plain(&self, octet: u8) -> Option<bool> {
+        match octet {
+            b'\\' => Some(false),
+            b'\r' if !self.crlf_ends_lines() => Some(false),
+            0 | b'\r' | 0x80.. => None,
+            _ => Some(true),
         }
     }
 }
@@ -94,7 +106,8 @@ fn marks(block: &[u8; BLOCK]) -> u64 {
     let found =
         block.map(|octet| u8::from(((octet as i8) <= b'\r' as i8) | (octet == b':') | (octet == b'\\')));
     let (words, _) = found.as_chunks::<8>();
-    words.iter().rev().fold(0, |marks, word| (marks << 8) | gathered(u64::from_le_bytes(*word)))
+    let gathered = words.iter().map(|word| gathered(u64::from_le_bytes(*word)));
+    gathered.enumerate().fold(0, |marks, (word, bits)| marks | (bits << (8 * word)))
 }
 
 /// The lowest bits of eight octets, side by side.
