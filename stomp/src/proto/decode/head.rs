@@ -92,9 +92,12 @@ impl Decoder {
 /// A bit for each octet among the first [`BLOCK`] that may mean something.
 #[inline]
 fn marks_of_front(src: &[u8]) -> u64 {
-    if let Some(block) = src.first_chunk() {
-        return marks(block);
-    }
+    src.first_chunk().map_or_else(|| marks_of_less(src), marks)
+}
+
+/// The same for less than a block.
+#[cold]
+fn marks_of_less(src: &[u8]) -> u64 {
     let mut block = [b' '; BLOCK];
     block[..src.len()].copy_from_slice(src);
     marks(&block)
