@@ -1,7 +1,8 @@
 //! The decoder: octets of any chunking in, frames out.
 //!
-//! Each octet is looked at once: what has been scanned is remembered across calls, so time is linear in octets
-//! whatever the chunking. Octets stay in the caller's buffer until a frame, or a part of one, is whole; it is then split
+//! A head that is whole and usual is read in one pass ([`head`]); any other line by line. What has been scanned is
+//! remembered across calls, so each octet is looked at once, or twice in a head that is not whole at first or not usual:
+//! time is linear in octets whatever the chunking. Octets stay in the caller's buffer until a frame, or a part of one, is whole; it is then split
 //! off without copying, and the only allocation is the table of its headers.
 
 mod head;

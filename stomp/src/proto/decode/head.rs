@@ -118,3 +118,87 @@ fn marks(block: &[u8; BLOCK]) -> u64 {
 fn gathered(word: u64) -> u64 {
     word.wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, vec::Vec};
+
+    use bytes::BytesMut;
+
+    use super::Decoder;
+    use crate::proto::{DecodeError, Frame, Lenience, Limits, Version};
+
+    /// Octet by octet no head is ever whole at first: each goes the way line by line.
+    #[test]
+    fn both_ways_find_the_same() {
+        let long = "x".repeat(100);
+        let heads = [
+            "MESSAGE\na:b\n\n".into(),
+            "MESSAGE\n\n".into(),
+            "MESSAGE\na:\nb:c:d\n:\n\n".into(),
+            "MESSAGE\n:a:b\n\n".into(),
+            "MESSAGE\na:b\n:c:d\n\n".into(),
+            "MESSAGE\na:b\nno colon\n\n".into(),
+            "MESSAGE\na\\cb:c\\nd\n\n".into(),
+            "MESSAGE\na:\\t\n\n".into(),
+            "MESSAGE\r\na:b\r\n\r\n".into(),
+            "MESSAGE\na:b\rc\n\n".into(),
+            "MESSAGE\na:b\tc\x7f\n\n".into(),
+            "MESSAGE\na:\u{e9}\n\n".into(),
+            "MESSAGE\na:\0b\n\n".into(),
+            "MESSAGE\ncontent-length:4\ncontent-length:1\n\n".into(),
+            "MESSAGE\ncontent-length:\n\n".into(),
+            "MASSAGE\na:b\n\n".into(),
+            "M:SSAGE\na:b\n\n".into(),
+            "RECEIPT\nreceipt-id:1\n\n".into(),
+            format!("{long}\na:b\n\n"),
+            format!("MESSAGE\na:{long}\n\n"),
+            format!("MESSAGE\n{long}:a\nb:{long}\n\n"),
+            format!("MESSAGE\n{}\n", "a:b\n".repeat(40)),
+        ];
+        let tight = Limits { max_line: 50, max_headers: 20, max_head: 120, ..Limits::default() };
+        let untrimmed = Lenience { trim_headers: false, ..Lenience::ALL };
+        for head in &heads {
+            for body in ["", "body"] {
+                for version in [None, Some(Version::V1_0), Some(Version::V1_1), Some(Version::V1_2)] {
+                    for limits in [Limits::default(), tight] {
+                        for lenience in [Lenience::STRICT, untrimmed, Lenience::ALL] {
+                            let wire = format!("{head}{body}\0RECEIPT\n\n\0");
+                            let decoder = || Decoder { version, lenience, ..Decoder::new(limits) };
+                            let whole = frames(decoder(), &wire, wire.len());
+                            assert_eq!(whole, frames(decoder(), &wire, 1), "{wire:?} {version:?} {limits:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn frames(mut decoder: Decoder, wire: &str, read: usize) -> (Vec<Frame>, Result<(), DecodeError>) {
+        let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
+        for octets in wire.as_bytes().chunks(read) {
+            buffer.extend_from_slice(octets);
+            loop {
+                match decoder.decode(&mut buffer) {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(error) => return (frames, Err(error)),
+                }
+            }
+        }
+        (frames, Ok(()))
+    }
+
+    #[test]
+    fn every_octet_that_means_something_is_marked() {
+        for octet in 0..=u8::MAX {
+            let expected = octet <= b'\r' || octet >= 0x80 || matches!(octet, b':' | b'\\');
+            for at in 0..super::BLOCK {
+                let mut block = [b' '; super::BLOCK];
+                block[at] = octet;
+                assert_eq!(super::marks(&block), u64::from(expected) << at, "{octet} at {at}");
+            }
+            assert_eq!(super::marks_of_front(&[octet]), u64::from(expected), "{octet}");
+        }
+    }
+}
