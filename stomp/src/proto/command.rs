@@ -44,22 +44,28 @@ impl Command {
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
+        let line = self.line();
+        line.split_at(line.len() - 1).0
+    }
+
+    /// The command line: the word and its end-of-line.
+    pub(crate) const fn line(self) -> &'static str {
         match self {
-            Self::Connect => "CONNECT",
-            Self::Stomp => "STOMP",
-            Self::Connected => "CONNECTED",
-            Self::Send => "SEND",
-            Self::Subscribe => "SUBSCRIBE",
-            Self::Unsubscribe => "UNSUBSCRIBE",
-            Self::Ack => "ACK",
-            Self::Nack => "NACK",
-            Self::Begin => "BEGIN",
-            Self::Commit => "COMMIT",
-            Self::Abort => "ABORT",
-            Self::Disconnect => "DISCONNECT",
-            Self::Message => "MESSAGE",
-            Self::Receipt => "RECEIPT",
-            Self::Error => "ERROR",
+            Self::Connect => "CONNECT\n",
+            Self::Stomp => "STOMP\n",
+            Self::Connected => "CONNECTED\n",
+            Self::Send => "SEND\n",
+            Self::Subscribe => "SUBSCRIBE\n",
+            Self::Unsubscribe => "UNSUBSCRIBE\n",
+            Self::Ack => "ACK\n",
+            Self::Nack => "NACK\n",
+            Self::Begin => "BEGIN\n",
+            Self::Commit => "COMMIT\n",
+            Self::Abort => "ABORT\n",
+            Self::Disconnect => "DISCONNECT\n",
+            Self::Message => "MESSAGE\n",
+            Self::Receipt => "RECEIPT\n",
+            Self::Error => "ERROR\n",
         }
     }
 

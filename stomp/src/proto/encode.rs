@@ -2,7 +2,12 @@ use alloc::string::String;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Command, EncodeError, Frame, Headers, Outbox, Version, digits::Digits, escape::Escaping};
+use super::{
+    Command, EncodeError, Frame, Headers, Outbox, Version,
+    digits::{put_content_length, says},
+    escape::Escaping,
+    headers::CONTENT_LENGTH,
+};
 
 /// Bodies up to this many octets are copied next to their head; longer ones are kept as they are and written from where
 /// they lie. Copying this much costs about as much as one more slice in a vectored write.
@@ -94,8 +99,7 @@ impl Encoder {
         if !body.is_empty() && !command.may_have_body() {
             return Err(EncodeError::BodyNotAllowed(command));
         }
-        dst.put_slice(command.as_str().as_bytes());
-        dst.put_u8(b'\n');
+        dst.put_slice(command.line().as_bytes());
         self.headers(command, frame.headers(), dst)?;
         self.pairs(command, added, dst)?;
         self.end_of_head(command, given_length(frame.headers(), added), body, dst)
@@ -141,22 +145,17 @@ impl Encoder {
     fn end_of_head(
         &self,
         command: Command,
-        given: Option<&str>,
+        given: Option<&[u8]>,
         body: &[u8],
         dst: &mut BytesMut,
     ) -> Result<(), EncodeError> {
-        let mut digits = Digits::default();
-        let length = digits.of(body.len() as u64);
         match given {
-            Some(given) if given != length => {
-                return Err(EncodeError::WrongContentLength { given: given.into(), actual: body.len() });
-            }
+            Some(given) if !says(given, body.len() as u64) => return Err(wrong_length(given, body.len())),
             Some(_) => {}
             None if !command.may_have_body() => {}
             None if self.content_length => {
-                dst.put_slice(b"content-length:");
-                dst.put_slice(length.as_bytes());
-                dst.put_u8(b'\n');
+                put_content_length(body.len() as u64, dst);
+                return Ok(());
             }
             None if memchr::memchr(0, body).is_some() => return Err(EncodeError::NulWithoutContentLength),
             None => {}
@@ -167,9 +166,14 @@ impl Encoder {
 }
 
 /// The content-length that the caller has set. Of repeated ones the first counts, here as at the receiver.
-fn given_length<'a>(headers: &'a Headers, added: &[(&str, &'a str)]) -> Option<&'a str> {
-    let among_added = || added.iter().find(|(name, _)| *name == "content-length").map(|(_, value)| *value);
-    headers.get("content-length").or_else(among_added)
+fn given_length<'a>(headers: &'a Headers, added: &[(&str, &'a str)]) -> Option<&'a [u8]> {
+    let among_added =
+        || added.iter().find(|(name, _)| *name == CONTENT_LENGTH).map(|(_, value)| value.as_bytes());
+    headers.content_length().or_else(among_added)
+}
+
+fn wrong_length(given: &[u8], actual: usize) -> EncodeError {
+    EncodeError::WrongContentLength { given: String::from_utf8_lossy(given).into_owned(), actual }
 }
 
 /// A SEND whose constant headers are encoded once: what remains per frame is copying them and a few short values.
@@ -195,8 +199,8 @@ impl SendTemplate {
     /// # Errors
     /// [`EncodeError`], as for the whole frame.
     pub fn new(encoder: &Encoder, constant: &Headers) -> Result<Self, EncodeError> {
-        if let Some(given) = constant.get("content-length") {
-            return Err(EncodeError::WrongContentLength { given: given.into(), actual: 0 });
+        if let Some(given) = constant.content_length() {
+            return Err(wrong_length(given, 0));
         }
         let mut prefix = BytesMut::from(&b"SEND\n"[..]);
         encoder.headers(Command::Send, constant, &mut prefix)?;

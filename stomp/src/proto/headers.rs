@@ -15,7 +15,12 @@ pub struct Headers {
     table: Table,
     /// The text is the header lines just as they go on the wire, whatever the version.
     plain: bool,
+    /// Which header is the first content-length: each frame that is encoded is asked for it.
+    length: LengthAt,
 }
+
+/// The header that says how long the body is.
+pub(crate) const CONTENT_LENGTH: &str = "content-length";
 
 /// Room made at the first header, so that a usual frame grows its vectors once.
 const USUAL_HEADERS: usize = 8;
@@ -33,6 +38,14 @@ impl Span {
     pub(crate) fn name_is(self, text: &[u8], name: &[u8]) -> bool {
         (self.name.1 - self.name.0) as usize == name.len() && text[range(self.name)] == *name
     }
+}
+
+#[derive(Clone, Copy)]
+enum LengthAt {
+    Nowhere,
+    Index(usize),
+    /// A received set.
+    Unknown,
 }
 
 #[derive(Clone)]
@@ -53,12 +66,22 @@ impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { text: Text::Owned(Vec::new()), table: Table::Growing(Vec::new()), plain: true }
+        Self {
+            text: Text::Owned(Vec::new()),
+            table: Table::Growing(Vec::new()),
+            plain: true,
+            length: LengthAt::Nowhere,
+        }
     }
 
     /// Headers of a received frame. `text` is UTF-8 wherever `spans` point (the decoder's duty).
     pub(crate) fn received(text: Bytes, spans: &[Span]) -> Self {
-        Self { text: Text::Shared(text), table: Table::Exact(spans.into()), plain: false }
+        Self {
+            text: Text::Shared(text),
+            table: Table::Exact(spans.into()),
+            plain: false,
+            length: LengthAt::Unknown,
+        }
     }
 
     /// The value of the first header of this name: the one that counts when it is repeated (1.2, "Repeated Header
@@ -68,6 +91,16 @@ impl Headers {
         let text = self.text();
         let span = self.spans().iter().find(|span| span.name_is(text, name.as_bytes()))?;
         Some(str_at(text, span.value))
+    }
+
+    /// The value of the first `content-length`.
+    pub(crate) fn content_length(&self) -> Option<&[u8]> {
+        let at = |span: &Span| &self.text()[range(span.value)];
+        match self.length {
+            LengthAt::Nowhere => None,
+            LengthAt::Index(index) => self.spans().get(index).map(at),
+            LengthAt::Unknown => self.get(CONTENT_LENGTH).map(str::as_bytes),
+        }
     }
 
     /// Every header, in order.
@@ -113,6 +146,9 @@ impl Headers {
             span
         };
         table.push(Span { name: append(name, b':'), value: append(value, b'\n') });
+        if matches!(self.length, LengthAt::Nowhere) && name == CONTENT_LENGTH {
+            self.length = LengthAt::Index(table.len() - 1);
+        }
         self.plain &=
             !name.is_empty() && escape::is_plain(name.as_bytes()) && escape::is_plain(value.as_bytes());
     }
