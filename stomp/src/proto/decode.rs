@@ -176,7 +176,7 @@ impl Decoder {
 
     /// Finds the next frame, or with `PARTS` the head of a long one.
     fn advance<const PARTS: bool>(&mut self, src: &mut BytesMut) -> Result<Option<Found>, DecodeError> {
-        loop {
+        let (command, head, ending) = loop {
             match self.state {
                 State::Between => {
                     if !self.skip_eols(src)? {
@@ -184,7 +184,7 @@ impl Decoder {
                     }
                     if let Some(head) = self.whole_head(src) {
                         let ending = self.finish_whole_head::<PARTS>(&head, src)?;
-                        return self.body::<PARTS>(src, head.command, self.scanned, ending);
+                        break (head.command, self.scanned, ending);
                     }
                     self.state = State::Command;
                 }
@@ -201,17 +201,16 @@ impl Decoder {
                         self.header_line(&src[start..end], start)?;
                     } else {
                         let ending = self.finish_head::<PARTS>(command, src)?;
-                        return self.body::<PARTS>(src, command, self.scanned, ending);
+                        break (command, self.scanned, ending);
                     }
                 }
-                State::Body { command, head, ending } => {
-                    return self.body::<PARTS>(src, command, head, ending);
-                }
+                State::Body { command, head, ending } => break (command, head, ending),
                 State::Long { .. } => {
                     return Err(DecodeError::BodyTooLong { limit: self.limits.max_body as u64 });
                 }
             }
-        }
+        };
+        self.body::<PARTS>(src, command, head, ending)
     }
 
     /// The head is read: the frame, if its body is there.
@@ -244,13 +243,12 @@ impl Decoder {
     #[inline]
     fn take(&mut self, src: &mut BytesMut, found: &Found) -> Frame {
         let Found { command, head, end } = *found;
-        let Some(end) = end else {
-            let headers = Headers::received(src.split_to(head).freeze(), self.table());
-            return Frame::from_parts(command, headers, Bytes::new());
-        };
-        let headers = Headers::received(src.split_to(end + 1).freeze(), self.table());
-        self.start_over();
-        if self.drops_body(command) {
+        let count = end.map_or(head, |end| end + 1);
+        let headers = Headers::received(src.split_to(count).freeze(), self.table());
+        if end.is_some() {
+            self.start_over();
+        }
+        if end.is_none() || self.drops_body(command) {
             Frame::from_parts(command, headers, Bytes::new())
         } else {
             Frame::received(command, headers, head)

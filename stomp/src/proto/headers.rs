@@ -62,6 +62,7 @@ impl Span {
 
 /// Header lines that follow each other, the first of them `start` octets into the text.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(8))]
 pub(crate) struct Lines {
     start: u16,
     count: u8,
@@ -71,7 +72,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// RabbitMQ's messages have six to ten.
-    const MOST: usize = 10;
+    const MOST: usize = 11;
 
     /// None so far.
     pub(crate) const fn new() -> Self {
