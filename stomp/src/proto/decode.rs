@@ -546,7 +546,7 @@ mod tests {
         let limits = Limits { max_body: 2, ..Limits::default() };
         let mut decoder = Decoder::new(limits);
         let mut buffer = BytesMut::from("MESSAGE\n\nab\0MESSAGE\n\nabc\0");
-        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().body(), "ab");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().body(), b"ab");
         assert!(matches!(decoder.decode_part(&mut buffer), Ok(Some(Part::Head { length: None, .. }))));
         let too_long = DecodeError::BodyTooLong { limit: 2 };
         assert_eq!(decoder.decode(&mut buffer), Err(too_long.clone()));

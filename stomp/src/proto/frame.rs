@@ -153,3 +153,42 @@ impl fmt::Debug for Frame {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::proto::{Decoder, Limits};
+
+    fn received() -> Frame {
+        let mut octets = BytesMut::from("MESSAGE\na:b\n\nbody\0rest");
+        Decoder::new(Limits::default()).decode(&mut octets).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_received_frame_is_as_one_that_was_built() {
+        let built = Frame::new(Command::Message).with_header("a", "b").with_body("body");
+        assert_eq!(received(), built);
+        assert_eq!(alloc::format!("{:?}", received()), alloc::format!("{built:?}"));
+        assert_eq!((received().body(), received().body_bytes()), (&b"body"[..], Bytes::from("body")));
+        assert_eq!((received().into_body(), received().into_parts()), ("body".into(), built.into_parts()));
+        assert_ne!(received(), received().with_body("other"));
+    }
+
+    #[test]
+    fn the_body_stays_when_the_headers_go() {
+        let mut frame = received();
+        assert_eq!(core::mem::take(frame.headers_mut()).get("a"), Some("b"));
+        assert_eq!((frame.headers().len(), frame.body()), (0, &b"body"[..]));
+        let mut frame = received();
+        frame.headers_mut().push("c", "d");
+        assert_eq!(
+            frame,
+            Frame::new(Command::Message).with_header("a", "b").with_header("c", "d").with_body("body")
+        );
+        // And those of another received frame bring no body along.
+        *frame.headers_mut() = received().headers().clone();
+        assert_eq!(frame.with_body("mine").into_body(), "mine");
+    }
+}

@@ -197,6 +197,9 @@ mod tests {
             format!("MESSAGE\na:{long}\n\n"),
             format!("MESSAGE\n{long}:a\nb:{long}\n\n"),
             format!("MESSAGE\n{}\n", "a:b\n".repeat(40)),
+            format!("MESSAGE\n{}\n", "a:b\n".repeat(11)),
+            format!("MESSAGE\n{}content-length:4\na:\n\n", "a:b\n".repeat(11)),
+            format!("MESSAGE\n{}\n", "a:\\\\\n".repeat(15)),
         ];
         let tight = Limits { max_line: 50, max_headers: 20, max_head: 120, ..Limits::default() };
         let untrimmed = Lenience { trim_headers: false, ..Lenience::ALL };
@@ -229,6 +232,18 @@ mod tests {
             }
         }
         (frames, Ok(()))
+    }
+
+    /// Where a header is may be too far off for the table of a usual head.
+    #[test]
+    fn nor_does_a_long_head_differ() {
+        let limits = Limits { max_line: 200_000, max_head: 400_000, ..Limits::default() };
+        for length in [65_515, 65_516, 65_517, 65_518, 65_519, 65_520, 65_521, 65_522, 65_523, 100_000] {
+            let wire = format!("MESSAGE\na:b\nc:{}\ncontent-length:1\nd:e\n\n\0\0", "x".repeat(length));
+            let whole = frames(Decoder::new(limits), &wire, wire.len());
+            assert_eq!((whole.0[0].header("d"), whole.0[0].body()), (Some("e"), &b"\0"[..]));
+            assert_eq!(whole, frames(Decoder::new(limits), &wire, 4096), "{length}");
+        }
     }
 
     #[test]
