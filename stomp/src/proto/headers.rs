@@ -61,6 +61,9 @@ impl Span {
 }
 
 /// Header lines that follow each other, the first of them `start` octets into the text.
+///
+/// Aligned as what lies beside it in a frame, whose tags are then as wide: a frame that was just made is moved by words, and
+/// a move across the words it was written by waits for them.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(8))]
 pub(crate) struct Lines {
