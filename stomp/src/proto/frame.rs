@@ -57,7 +57,7 @@ impl Frame {
     /// The same with one more header at the end.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push(name, value);
+        self.headers_mut().push(name, value);
         self
     }
 
@@ -181,12 +181,12 @@ mod tests {
         let mut frame = received();
         assert_eq!(core::mem::take(frame.headers_mut()).get("a"), Some("b"));
         assert_eq!((frame.headers().len(), frame.body()), (0, &b"body"[..]));
+        let longer =
+            Frame::new(Command::Message).with_header("a", "b").with_header("c", "d").with_body("body");
         let mut frame = received();
         frame.headers_mut().push("c", "d");
-        assert_eq!(
-            frame,
-            Frame::new(Command::Message).with_header("a", "b").with_header("c", "d").with_body("body")
-        );
+        assert_eq!(frame, longer);
+        assert_eq!(received().with_header("c", "d"), longer);
         // And those of another received frame bring no body along.
         *frame.headers_mut() = received().headers().clone();
         assert_eq!(frame.with_body("mine").into_body(), "mine");
