@@ -206,7 +206,7 @@ async fn feed(
             () = &mut passed => break,
             batch = delivered.batches.recv() => batch,
         };
-        let Some(Batch { id, body, count }) = batch else { break };
+        let Some(Batch { id, body, count, .. }) = batch else { break };
         delivered.readings.batch_beacons.observe(count as f64);
         let mut headers = Headers::new();
         headers.push("beacon-count", &count.to_string());

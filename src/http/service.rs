@@ -156,7 +156,7 @@ impl Front {
             referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             body,
         };
-        let verdict = self.worker.intake.borrow_mut().take(&beacon, rings);
+        let verdict = self.worker.intake.borrow_mut().take(&beacon, rings, None);
         if verdict == Verdict::Rejected {
             return self.with_cors(&parts.headers, answer::no_room());
         }
