@@ -88,7 +88,7 @@ impl Edge {
             let ledger = Arc::new(Ledger::new(lanes));
             let ring = Arc::new(Ring::new(
                 destination.ring.limits(),
-                destination.ring.overflow,
+                destination.policy(),
                 Arc::clone(&ledger),
             ));
             let readings = Arc::new(Readings::default());
@@ -246,6 +246,8 @@ fn routes(config: &Config, destinations: &[Observed]) -> Vec<Route> {
         path: route.path.clone(),
         reply: route.reply,
         rings: rings_of(&route.destinations),
+        ack: route.ack,
+        ack_timeout: route.ack_timeout,
     };
     config.routes.iter().map(route).collect()
 }
