@@ -47,12 +47,7 @@ impl Intake {
     /// and the offer, the other destinations keep a beacon that the client is told to send again.
     ///
     /// `waiting` gets a ticket for each destination: one that drops the beacon makes it lost at once.
-    pub fn take(
-        &mut self,
-        beacon: &Beacon<'_>,
-        rings: &[Arc<Ring>],
-        waiting: Option<&Waiting>,
-    ) -> Verdict {
+    pub fn take(&mut self, beacon: &Beacon<'_>, rings: &[Arc<Ring>], waiting: Option<&Waiting>) -> Verdict {
         let estimate = beacon.estimate();
         if reject(rings, estimate) {
             return Verdict::Rejected;

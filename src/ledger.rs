@@ -4,13 +4,13 @@
 //!
 //! ```text
 //! on ring   = accepted                       − dropped on the ring   − taken
-//! in batch  = taken                          − dropped in the batch  − sealed − spooled
-//! in spool  = recovered + spooled + returned − dropped in the spool  − drawn
+//! in batch  = taken                          − dropped in the batch  − sealed − written
+//! spooled   = recovered + written + returned − dropped in the spool  − drawn
 //! in flight = sealed + drawn                 − dropped in flight     − returned − confirmed
 //! ```
 //!
-//! so `accepted + recovered = confirmed + on ring + in batch + in spool + in flight + dropped` holds in every
-//! [`Snapshot`], whatever the threads are doing meanwhile. In spool is what the publisher does not have: a batch that was
+//! so `accepted + recovered = confirmed + on ring + in batch + spooled + in flight + dropped` holds in every
+//! [`Snapshot`], whatever the threads are doing meanwhile. Spooled is what the publisher does not have: a batch that was
 //! written before it was sent is in flight. A snapshot reads from the far end to the near end; each beacon is counted at
 //! the near end first, so no derived number can be negative. (What is returned from flight to the spool, at shutdown, is
 //! drawn no more.) What the tests check independently is that the derived numbers equal the real depth of the ring and of
@@ -109,7 +109,7 @@ pub struct Ledger {
     taken: CachePadded<AtomicU64>,
     sealed: AtomicU64,
     recovered: AtomicU64,
-    spooled: AtomicU64,
+    written: AtomicU64,
     drawn: AtomicU64,
     returned: AtomicU64,
     confirmed: AtomicU64,
@@ -126,7 +126,7 @@ impl Ledger {
             taken: CachePadded::default(),
             sealed: AtomicU64::new(0),
             recovered: AtomicU64::new(0),
-            spooled: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             drawn: AtomicU64::new(0),
             returned: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -173,7 +173,7 @@ impl Ledger {
 
     /// `n` beacons, all of one batch, are in the spool.
     pub fn spool(&self, n: u64) {
-        self.spooled.fetch_add(n, Ordering::AcqRel);
+        self.written.fetch_add(n, Ordering::AcqRel);
     }
 
     /// A batch of `n` beacons that is in the spool was handed to the publisher.
@@ -200,7 +200,7 @@ impl Ledger {
         let returned = self.returned.load(Ordering::Acquire);
         let drawn = self.drawn.load(Ordering::Acquire);
         let dropped_in_spool = self.dropped_at(Stage::Spool);
-        let spooled = self.spooled.load(Ordering::Acquire);
+        let written = self.written.load(Ordering::Acquire);
         let recovered = self.recovered.load(Ordering::Acquire);
         let sealed = self.sealed.load(Ordering::Acquire);
         let dropped_in_batch = self.dropped_at(Stage::Batch);
@@ -221,8 +221,8 @@ impl Ledger {
             rejected: self.rejected.load(Ordering::Relaxed),
             on_ring: accepted - sum(dropped_on_ring) - taken,
             recovered,
-            in_batch: taken - sum(dropped_in_batch) - sealed - spooled,
-            in_spool: recovered + spooled + returned - sum(dropped_in_spool) - drawn,
+            in_batch: taken - sum(dropped_in_batch) - sealed - written,
+            spooled: recovered + written + returned - sum(dropped_in_spool) - drawn,
             in_flight: sealed + drawn - sum(dropped_in_flight) - returned - confirmed,
             confirmed,
             dropped,
@@ -251,7 +251,7 @@ pub struct Snapshot {
     /// In a batch that neither the publisher nor the spool has yet.
     pub in_batch: u64,
     /// In the spool, and not with the publisher.
-    pub in_spool: u64,
+    pub spooled: u64,
     /// With the publisher, not confirmed.
     pub in_flight: u64,
     /// Confirmed by the broker.
@@ -283,7 +283,7 @@ impl Snapshot {
     #[must_use]
     pub fn is_conserved(&self) -> bool {
         self.accepted + self.recovered
-            == self.confirmed + self.pending() + self.in_spool + self.dropped_total()
+            == self.confirmed + self.pending() + self.spooled + self.dropped_total()
     }
 }
 
@@ -311,7 +311,7 @@ mod tests {
 
         let seen = ledger.snapshot();
         assert_eq!((seen.accepted, seen.recovered, seen.confirmed, seen.rejected), (20, 5, 3, 1));
-        assert_eq!((seen.on_ring, seen.in_batch, seen.in_spool, seen.in_flight), (3, 2, 8, 5));
+        assert_eq!((seen.on_ring, seen.in_batch, seen.spooled, seen.in_flight), (3, 2, 8, 5));
         assert_eq!((seen.dropped_for(DropReason::RingFull), seen.dropped_total()), (1, 4));
         assert!(seen.is_conserved());
     }
@@ -340,7 +340,7 @@ mod tests {
             while !writer.is_finished() {
                 let seen = ledger.snapshot();
                 assert!(seen.is_conserved(), "{seen:?}");
-                let most = [seen.on_ring, seen.in_batch, seen.in_spool, seen.in_flight];
+                let most = [seen.on_ring, seen.in_batch, seen.spooled, seen.in_flight];
                 assert!(
                     most.iter().all(|&n| n <= seen.accepted),
                     "a derived number went below zero: {seen:?}"
@@ -348,6 +348,6 @@ mod tests {
             }
         });
         let last = ledger.snapshot();
-        assert_eq!((last.pending(), last.in_spool), (0, 0));
+        assert_eq!((last.pending(), last.spooled), (0, 0));
     }
 }

@@ -313,9 +313,9 @@ impl Config {
     /// Whether every batch of this destination is written to its spool before it is sent: a route promises so.
     #[must_use]
     pub fn writes_ahead(&self, destination: &str) -> bool {
-        self.routes
-            .values()
-            .any(|route| route.ack == Ack::Spooled && route.destinations.iter().any(|name| name == destination))
+        self.routes.values().any(|route| {
+            route.ack == Ack::Spooled && route.destinations.iter().any(|name| name == destination)
+        })
     }
 
     /// Whether this destination has a spool.

@@ -154,7 +154,11 @@ impl<T> Backlog<T> {
 
 impl<T> State<T> {
     fn is_done(&self) -> bool {
-        self.finished && self.waiting.is_empty() && self.behind.is_empty() && self.deferred.is_empty() && self.out == 0
+        self.finished
+            && self.waiting.is_empty()
+            && self.behind.is_empty()
+            && self.deferred.is_empty()
+            && self.out == 0
     }
 
     /// The queue whose turn it is.

@@ -1,0 +1,569 @@
+//! Delivery of a destination that has a spool.
+//!
+//! ```text
+//!  batches ─▶ held ──────────────▶ publisher          room within `after`, and a broker
+//!        ╲      ╲ else             ▲     ▲ behind
+//!         ╲      ▼                 │     │ all others
+//!          ╲──▶ append ──────▶ row ╯   backlog ◀─ read, oldest first, when nothing fresh waits
+//!           write-ahead
+//! ```
+//!
+//! Every row of the spool is in one of three states: with the publisher (in flight), in the backlog (in spool), or about to
+//! be removed. [`Rows`] knows which; the ledger counts them.
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use stompwire::publisher::{Board, LaneState, Place, Publisher};
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep_until, timeout_at},
+};
+use uuid::Uuid;
+
+use super::{
+    Delivered,
+    episode::{Episode, Why},
+    parcel::Parcel,
+    passed,
+    put_away::put_away,
+    rows::{Promised, Rows},
+};
+use crate::{
+    batch::Batch,
+    ledger::DropReason,
+    spool::{Level, Refused, Row, Spool, State},
+    ticket::{Ack, Ticket},
+};
+
+/// Batches in hand at most: being written, or waiting for the publisher. Enough for a group commit to be worth it.
+const MOST_HELD: usize = 64;
+/// And their octets, but for one batch.
+const MOST_HELD_OCTETS: usize = 16 << 20;
+/// Rows read back at once.
+const READ_ROWS: usize = 64;
+const READ_OCTETS: usize = 4 << 20;
+/// After a refusal that says nothing of the spool's state, and after a read that failed.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How often it is looked whether a broker takes messages again, while something waits.
+const LOOK: Duration = Duration::from_millis(25);
+/// The part of the time for a shutdown that is kept for writing what was not confirmed, and its bound.
+const LAST_WRITES: u32 = 4;
+const MOST_LAST_WRITES: Duration = Duration::from_secs(2);
+
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<(Row, Batch)>, Refused>> + Send>>;
+
+/// A fresh batch in hand that waits for the publisher.
+struct Held {
+    batch: Batch,
+    row: Option<Row>,
+    since: Instant,
+}
+
+/// An append that has ended.
+struct Appended {
+    batch: Batch,
+    row: Result<Row, Refused>,
+}
+
+/// The share of the windows for batches out of the spool.
+struct Share {
+    frames: Arc<Semaphore>,
+    octets: Arc<Semaphore>,
+    most_octets: u32,
+}
+
+/// What is in the spool and not with the publisher, nor in hand.
+#[derive(Debug, Default)]
+struct Backlog {
+    batches: u64,
+    beacons: u64,
+    /// It grew since the last read began, or may have.
+    has_grown: bool,
+}
+
+struct Carrier {
+    delivered: Delivered,
+    spool: Spool,
+    state: watch::Receiver<State>,
+    state_is_told: bool,
+    board: Arc<Board>,
+    /// Oldest first.
+    held: VecDeque<Held>,
+    appends: JoinSet<Appended>,
+    /// What is being written, and its beacons: a row may be read before its append is told.
+    appending: Vec<(Uuid, u64)>,
+    /// Octets of what is held and of what is being written.
+    in_hand: usize,
+    /// What finds no room goes to the spool without waiting for it.
+    is_spooling: bool,
+    /// And why.
+    why: Why,
+    /// No append before this: one was refused.
+    append_at: Instant,
+    recovered: Level,
+    backlog: Backlog,
+    rows: Rows,
+    newest: Option<Row>,
+    promised: Promised,
+    share: Share,
+    /// Rows that were read and wait for their share.
+    ahead: VecDeque<(Row, Batch)>,
+    reading: Option<Reading>,
+    read_at: Instant,
+    episode: Episode,
+}
+
+/// Batches to the publisher and the spool, until they end or the deadline passes.
+pub(super) async fn feed(
+    delivered: Delivered,
+    spool: Spool,
+    publisher: Publisher<Parcel>,
+    deadline: watch::Receiver<Option<Instant>>,
+) {
+    let mut carrier = Carrier::new(delivered, spool, publisher.board());
+    let in_time = carrier.carry(&publisher, passed(deadline.clone(), last_writes)).await;
+    // Without a deadline the process is going down in disorder: do not wait.
+    let until = deadline.borrow().unwrap_or_else(Instant::now);
+    let patience = carrier.finish(&publisher, last_writes(until), in_time).await;
+    publisher.close(patience).await;
+}
+
+/// When to begin with the last writes.
+fn last_writes(until: Instant) -> Instant {
+    let left = until.saturating_duration_since(Instant::now());
+    until - (left / LAST_WRITES).min(MOST_LAST_WRITES)
+}
+
+impl Carrier {
+    fn new(delivered: Delivered, spool: Spool, board: Arc<Board>) -> Self {
+        let config = &delivered.config;
+        let part = |each: usize| {
+            (each.saturating_mul(config.connections) as f64 * config.spool.drain_share) as usize
+        };
+        let now = Instant::now();
+        Self {
+            state: spool.state(),
+            state_is_told: true,
+            board,
+            held: VecDeque::new(),
+            appends: JoinSet::new(),
+            appending: Vec::new(),
+            in_hand: 0,
+            is_spooling: false,
+            why: Why::NoBroker,
+            append_at: now,
+            recovered: Level::default(),
+            backlog: Backlog::default(),
+            rows: Rows::default(),
+            newest: None,
+            promised: Promised::default(),
+            share: Share::new(part(config.window_frames), part(config.window_bytes)),
+            ahead: VecDeque::new(),
+            reading: None,
+            read_at: now,
+            episode: Episode::new(&delivered.name),
+            delivered,
+            spool,
+        }
+    }
+
+    /// Until the batches end (true), or `passed` (false).
+    async fn carry(&mut self, publisher: &Publisher<Parcel>, passed: impl Future<Output = ()>) -> bool {
+        let mut passed = std::pin::pin!(passed);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.note_state();
+        loop {
+            let takes = self.board.takes();
+            self.settle(takes);
+            let waits = !self.held.is_empty() || self.backlog.batches > 0;
+            let fresh = self.held.front().filter(|_| takes).map(|held| held.batch.body.len());
+            let old = self.ahead.front().filter(|_| takes && self.held.is_empty());
+            let old = old.map(|(_, batch)| batch.body.len());
+            let divert_at = self.divert_at();
+            let has_room = self.has_room();
+            select! {
+                biased;
+                () = &mut passed => return false,
+                Some(appended) = self.appends.join_next() => match appended {
+                    Ok(appended) => self.appended(publisher, appended),
+                    Err(error) => tracing::error!(
+                        destination = self.delivered.name,
+                        %error,
+                        "writing a batch to the spool panicked; this is a defect in beacon-edge, please report it"
+                    ),
+                },
+                changed = self.state.changed(), if self.state_is_told => {
+                    self.state_is_told = changed.is_ok();
+                    self.note_state();
+                }
+                Some(place) = reserve(publisher, fresh) => {
+                    if let Some(Held { batch, row, .. }) = self.held.pop_front() {
+                        self.in_hand -= batch.body.len();
+                        self.publish(place, batch, row);
+                    }
+                }
+                () = at(divert_at) => self.divert(takes),
+                batch = self.delivered.batches.recv(), if has_room => match batch {
+                    Some(batch) => self.arrived(publisher, batch),
+                    None => return true,
+                },
+                read = read(&mut self.reading) => self.has_read(read),
+                Some((share, place)) = self.share.draw(publisher, old) => {
+                    if let Some((row, batch)) = self.ahead.pop_front() {
+                        self.draw(share, place, row, batch);
+                    }
+                }
+                _ = look.tick(), if waits => {}
+            }
+        }
+    }
+
+    /// Whether another fresh batch can be taken in hand. One that is nowhere on disk and waits, waits for all behind it.
+    fn has_room(&self) -> bool {
+        self.held.len() + self.appends.len() < MOST_HELD
+            && self.in_hand < MOST_HELD_OCTETS
+            && self.held.iter().all(|held| held.row.is_some())
+    }
+
+    /// A batch comes from the batcher.
+    fn arrived(&mut self, publisher: &Publisher<Parcel>, mut batch: Batch) {
+        self.delivered.readings.batch_beacons.observe(batch.count as f64);
+        if !self.delivered.writes_ahead {
+            self.offer(publisher, batch, None);
+        } else if self.can_append() {
+            self.append(batch);
+        } else {
+            forget_spooled(&mut batch.tickets);
+            self.offer(publisher, batch, None);
+        }
+    }
+
+    fn can_append(&self) -> bool {
+        Instant::now() >= self.append_at
+    }
+
+    fn append(&mut self, batch: Batch) {
+        self.in_hand += batch.body.len();
+        self.appending.push((batch.id, batch.count));
+        self.backlog.has_grown = true;
+        let spool = self.spool.clone();
+        self.appends.spawn(async move {
+            let row = spool.append(&batch).await;
+            Appended { batch, row }
+        });
+    }
+
+    /// A batch is in the spool, or was refused by it.
+    fn appended(&mut self, publisher: &Publisher<Parcel>, appended: Appended) {
+        let Appended { mut batch, row } = appended;
+        self.in_hand -= batch.body.len();
+        self.appending.retain(|(id, _)| *id != batch.id);
+        match row {
+            Ok(row) => {
+                self.delivered.readings.appended();
+                self.newest = self.newest.max(Some(row));
+                self.delivered.ledger.spool(batch.count);
+                Ticket::resolve_spooled(&mut batch.tickets);
+                self.offer(publisher, batch, Some(row));
+            }
+            Err(refused) => {
+                self.delivered.readings.refused(refused);
+                self.append_at = Instant::now() + PAUSE;
+                forget_spooled(&mut batch.tickets);
+                self.offer(publisher, batch, None);
+            }
+        }
+    }
+
+    /// A fresh batch goes to the publisher if there is room; else it waits for some, or is left to the spool.
+    fn offer(&mut self, publisher: &Publisher<Parcel>, batch: Batch, row: Option<Row>) {
+        let takes = self.board.takes();
+        let octets = batch.body.len();
+        if self.held.is_empty()
+            && takes
+            && let Some(place) = publisher.try_reserve(octets)
+        {
+            return self.publish(place, batch, row);
+        }
+        match row {
+            Some(row) if self.is_spooling => return self.leave(row, batch),
+            None if self.is_spooling && self.can_append() => return self.append(batch),
+            Some(row) => self.rows.hand(row),
+            None => {}
+        }
+        self.in_hand += octets;
+        self.held.push_back(Held { batch, row, since: Instant::now() });
+    }
+
+    fn publish(&mut self, place: Place<'_, Parcel>, batch: Batch, row: Option<Row>) {
+        // No confirmation can be recorded before this: it needs this thread.
+        match row {
+            Some(row) => {
+                self.rows.hand(row);
+                self.delivered.ledger.draw(batch.count);
+            }
+            None => self.delivered.ledger.seal(batch.count),
+        }
+        place.publish(Parcel::new(batch, row).message());
+    }
+
+    /// When what is held has waited for long enough.
+    fn divert_at(&self) -> Option<Instant> {
+        let held = self.held.front()?;
+        let after = if self.is_spooling { Duration::ZERO } else { self.delivered.config.spool.after };
+        let due = held.since + after;
+        Some(if held.row.is_some() { due } else { due.max(self.append_at) })
+    }
+
+    /// What is held has waited for long enough: it goes to the spool, or stays there.
+    fn divert(&mut self, takes: bool) {
+        self.is_spooling = true;
+        self.why = if takes { Why::TooSlow } else { Why::NoBroker };
+        for Held { batch, row, since } in std::mem::take(&mut self.held) {
+            self.in_hand -= batch.body.len();
+            match row {
+                Some(row) if self.rows.take_back(row) => self.leave(row, batch),
+                Some(row) => {
+                    // It was read over. It is in memory, so it need not be read again.
+                    self.count_backlog(batch.count);
+                    self.ahead.push_back((row, batch));
+                }
+                None if self.can_append() => self.append(batch),
+                None => {
+                    self.in_hand += batch.body.len();
+                    self.held.push_back(Held { batch, row, since });
+                }
+            }
+        }
+    }
+
+    /// Leaves a batch to the spool.
+    fn leave(&mut self, row: Row, batch: Batch) {
+        self.count_backlog(batch.count);
+        self.promised.keep(row, batch.tickets);
+    }
+
+    fn count_backlog(&mut self, beacons: u64) {
+        self.backlog.batches += 1;
+        self.backlog.beacons += beacons;
+        self.backlog.has_grown = true;
+        self.episode.begin(self.why);
+    }
+
+    /// Begins to read when there is something to read for; notes when all is drained.
+    fn settle(&mut self, takes: bool) {
+        if self.backlog.batches == 0 {
+            if self.appends.is_empty() && self.held.is_empty() {
+                if let Some(newest) = self.newest {
+                    self.rows.pass_all(newest);
+                }
+                self.is_spooling = false;
+                self.episode.end();
+            }
+            return;
+        }
+        let has_use = takes && self.held.is_empty() && self.ahead.is_empty();
+        if has_use && self.reading.is_none() && Instant::now() >= self.read_at {
+            self.backlog.has_grown = !self.appends.is_empty();
+            let (spool, after) = (self.spool.clone(), self.rows.cursor());
+            self.reading = Some(Box::pin(async move { spool.read(after, READ_ROWS, READ_OCTETS).await }));
+        }
+    }
+
+    fn has_read(&mut self, read: Result<Vec<(Row, Batch)>, Refused>) {
+        self.reading = None;
+        let Ok(read) = read else {
+            self.read_at = Instant::now() + PAUSE;
+            return;
+        };
+        if read.is_empty() && !self.backlog.has_grown && self.ahead.is_empty() {
+            return self.miss();
+        }
+        let before = self.rows.cursor();
+        for (row, batch) in read {
+            if self.appending.iter().any(|(id, _)| *id == batch.id) {
+                // Its append will be told in a moment, and then it will be known whose it is.
+                break;
+            }
+            if self.rows.pass(row) {
+                self.ahead.push_back((row, batch));
+            }
+        }
+        if self.rows.cursor() == before {
+            self.read_at = Instant::now() + LOOK;
+        }
+    }
+
+    /// The spool has no row any more for what should be in it.
+    fn miss(&mut self) {
+        let Backlog { batches, beacons, .. } = std::mem::take(&mut self.backlog);
+        tracing::error!(
+            destination = self.delivered.name,
+            batches,
+            beacons,
+            "batches in the spool could not be read back and are lost; is its file being changed by others, or its disk failing?"
+        );
+        self.delivered.ledger.drop_beacons(DropReason::SpoolUnreadable, beacons);
+    }
+
+    /// A batch out of the spool goes to the publisher, behind all fresh ones.
+    fn draw(
+        &mut self,
+        share: [OwnedSemaphorePermit; 2],
+        place: Place<'_, Parcel>,
+        row: Row,
+        mut batch: Batch,
+    ) {
+        let count = batch.count;
+        // A row that nobody knew of: its append was given up, but it was written.
+        let unknown = count.saturating_sub(self.backlog.beacons);
+        if unknown > 0 {
+            self.delivered.ledger.recover(unknown);
+        }
+        self.backlog.batches = self.backlog.batches.saturating_sub(1);
+        self.backlog.beacons = self.backlog.beacons.saturating_sub(count);
+        self.delivered.ledger.draw(count);
+        self.episode.drew(count);
+        batch.tickets.append(&mut self.promised.take(row));
+        place.publish_behind(Parcel::drawn(batch, row, share).message());
+    }
+
+    /// Takes note of the spool's state, and of what it has found of an earlier run.
+    fn note_state(&mut self) {
+        let state = self.state.borrow_and_update().clone();
+        if state == State::Working {
+            self.append_at = Instant::now();
+        }
+        self.episode.note(&state);
+        let found = self.spool.recovered();
+        let batches = found.batches.saturating_sub(self.recovered.batches);
+        let beacons = found.beacons.saturating_sub(self.recovered.beacons);
+        if batches > 0 {
+            self.delivered.ledger.recover(beacons);
+            self.backlog.batches += batches;
+            self.backlog.beacons += beacons;
+            self.backlog.has_grown = true;
+            self.episode.recovered(batches, beacons);
+        }
+        self.recovered = found;
+    }
+
+    /// No more fresh batches: sends what there is room for, and puts the others into the spool. Returns how long to wait
+    /// for receipts.
+    async fn finish(&mut self, publisher: &Publisher<Parcel>, until: Instant, in_time: bool) -> Duration {
+        let name = self.delivered.name.clone();
+        self.delivered.batches.close();
+        // Nothing waits any more: what has no room is left to the spool at once.
+        self.is_spooling = true;
+        let mut left = Vec::new();
+        for Held { batch, row, .. } in std::mem::take(&mut self.held) {
+            let place =
+                if in_time && self.board.takes() { publisher.try_reserve(batch.body.len()) } else { None };
+            match (place, row) {
+                (Some(place), row) => self.publish(place, batch, row),
+                // It is in the spool, and counted there.
+                (None, Some(_)) => {}
+                (None, None) => left.push((batch, DropReason::ShutdownInBatch)),
+            }
+        }
+        while let Some(batch) = self.delivered.batches.recv().await {
+            left.push((batch, DropReason::ShutdownInBatch));
+        }
+        while let Ok(Some(appended)) = timeout_at(until.into(), self.appends.join_next()).await {
+            let Ok(Appended { mut batch, row }) = appended else { continue };
+            self.appending.retain(|(id, _)| *id != batch.id);
+            let Ok(row) = row else {
+                left.push((batch, DropReason::ShutdownInBatch));
+                continue;
+            };
+            self.delivered.ledger.spool(batch.count);
+            Ticket::resolve_spooled(&mut batch.tickets);
+            let place =
+                if in_time && self.board.takes() { publisher.try_reserve(batch.body.len()) } else { None };
+            if let Some(place) = place {
+                self.publish(place, batch, Some(row));
+            }
+        }
+        self.appends.abort_all();
+        let ledger = &self.delivered.ledger;
+        for (_, count) in self.appending.drain(..) {
+            ledger.drop_beacons(DropReason::ShutdownInBatch, count);
+        }
+        put_away(&self.spool, left, until, |count, reason, is_kept| {
+            if is_kept { ledger.spool(count) } else { ledger.drop_beacons(reason, count) }
+        })
+        .await;
+        let has_broker = self
+            .board
+            .lanes()
+            .iter()
+            .any(|lane| matches!(lane.state, LaneState::Connected | LaneState::Blocked));
+        let patience = until.saturating_duration_since(Instant::now());
+        if has_broker {
+            return patience;
+        }
+        tracing::debug!(destination = name, "no broker to wait for: what is not confirmed goes to the spool");
+        patience.min(self.delivered.config.spool.after)
+    }
+}
+
+impl Share {
+    fn new(frames: usize, octets: usize) -> Self {
+        let frames = frames.clamp(1, Semaphore::MAX_PERMITS);
+        let octets = octets.clamp(1, u32::MAX as usize);
+        Self {
+            frames: Arc::new(Semaphore::new(frames)),
+            octets: Arc::new(Semaphore::new(octets)),
+            most_octets: octets as u32,
+        }
+    }
+
+    /// Waits for a part of the share and a place at the publisher; forever if there is nothing to draw. Cancel safe.
+    async fn draw<'a>(
+        &self,
+        publisher: &'a Publisher<Parcel>,
+        octets: Option<usize>,
+    ) -> Option<([OwnedSemaphorePermit; 2], Place<'a, Parcel>)> {
+        let Some(octets) = octets else { return pending().await };
+        let part = u32::try_from(octets).unwrap_or(u32::MAX).min(self.most_octets);
+        let frame = Arc::clone(&self.frames).acquire_owned().await.ok()?;
+        let part = Arc::clone(&self.octets).acquire_many_owned(part).await.ok()?;
+        Some(([frame, part], publisher.reserve(octets).await?))
+    }
+}
+
+/// Tickets that wait for the spool wait in vain.
+fn forget_spooled(tickets: &mut Vec<Ticket>) {
+    tickets.retain(|ticket| ticket.ack() != Ack::Spooled);
+}
+
+/// Waits for a place for so many octets; forever if there is nothing to place.
+async fn reserve<'a>(publisher: &'a Publisher<Parcel>, octets: Option<usize>) -> Option<Place<'a, Parcel>> {
+    match octets {
+        Some(octets) => publisher.reserve(octets).await,
+        None => pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+async fn read(reading: &mut Option<Reading>) -> Result<Vec<(Row, Batch)>, Refused> {
+    match reading {
+        Some(reading) => reading.await,
+        None => pending().await,
+    }
+}
