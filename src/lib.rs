@@ -16,6 +16,7 @@ pub mod intake;
 pub mod ledger;
 pub mod metrics;
 pub mod ring;
+pub mod spool;
 pub mod watch;
 
 pub use config::Config;
