@@ -258,7 +258,7 @@ fn spool_options(config: &Config, name: &str, destination: &DestinationConfig) -
     };
     SpoolOptions {
         path: Path::new(&config.spool.dir).join(format!("{name}.spool")),
-        destination: name.to_owned(),
+        destination: destination.destination.clone(),
         max_bytes: destination.spool.max_bytes as u64,
         min_free_bytes: config.spool.min_free_bytes as u64,
         synchronous: if is_full { Synchronous::Full } else { Synchronous::Normal },

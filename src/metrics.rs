@@ -21,6 +21,7 @@
 //! | `spool_batches`, `spool_beacons`, `spool_bytes` | what is in the spool's file, with a connection or not |
 //! | `spool_state{state}` | 1 for the spool's state: `working`, `full` or `failing` |
 //! | `spool_appends_total`, `spool_removes_total` | batches written to the spool and removed from it again |
+//! | `spool_files_set_aside_total`, `spool_batches_set_aside_total` | files that could not be used as a spool; batches in it that were damaged |
 //! | `spool_refused_total{reason}` | batches that it did not take: `full`, `no_space`, `failing`, `closed`, `timed_out` |
 //! | `connections_made_total`, `connection_failures_total`, `connections_moved_total` | with the brokers, all together |
 //! | `broker_connection{broker,lane,state}` | 1 for the state each connection is in, 0 for the others |
@@ -86,6 +87,8 @@ pub struct DestinationReading {
 pub struct SpoolReading {
     /// What is in its file.
     pub level: spool::Level,
+    /// What was found unusable.
+    pub damage: spool::Damage,
     /// Whether it takes batches.
     pub state: spool::State,
     /// Batches written to it.
@@ -125,6 +128,7 @@ impl Observed {
                 let (appends, removes) = self.readings.appends_and_removes();
                 SpoolReading {
                     level: spool.level(),
+                    damage: spool.damage(),
                     state: spool.state().borrow().clone(),
                     appends,
                     removes,
@@ -314,9 +318,11 @@ fn spools(
                 .encode(family.encode_family(&[("destination", *destination)])?)?;
         }
     }
-    let counters: [(&str, &str, Value); 2] = [
+    let counters: [(&str, &str, Value); 4] = [
         ("spool_appends", "Batches written to the spool", |spool| spool.appends),
         ("spool_removes", "Batches removed from the spool", |spool| spool.removes),
+        ("spool_files_set_aside", "Files that could not be used as a spool", |spool| spool.damage.files),
+        ("spool_batches_set_aside", "Damaged batches in the spool", |spool| spool.damage.batches),
     ];
     for (name, help, value) in counters {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
