@@ -106,6 +106,8 @@ struct Carrier {
     is_spooling: bool,
     /// And why.
     why: Why,
+    /// A shutdown has begun: nothing waits for room any more.
+    is_ending: bool,
     /// No append before this: one was refused.
     append_at: Instant,
     recovered: Level,
@@ -129,7 +131,7 @@ pub(super) async fn feed(
     deadline: watch::Receiver<Option<Instant>>,
 ) {
     let mut carrier = Carrier::new(delivered, spool, publisher.board());
-    let in_time = carrier.carry(&publisher, passed(deadline.clone(), last_writes)).await;
+    let in_time = carrier.carry(&publisher, deadline.clone()).await;
     // Without a deadline the process is going down in disorder: do not wait.
     let until = deadline.borrow().unwrap_or_else(Instant::now);
     let patience = carrier.finish(&publisher, last_writes(until), in_time).await;
@@ -159,6 +161,7 @@ impl Carrier {
             in_hand: 0,
             is_spooling: false,
             why: Why::NoBroker,
+            is_ending: false,
             append_at: now,
             recovered: Level::default(),
             backlog: Backlog::default(),
@@ -175,9 +178,14 @@ impl Carrier {
         }
     }
 
-    /// Until the batches end (true), or `passed` (false).
-    async fn carry(&mut self, publisher: &Publisher<Parcel>, passed: impl Future<Output = ()>) -> bool {
-        let mut passed = std::pin::pin!(passed);
+    /// Until the batches end (true), or it is time for the last writes (false).
+    async fn carry(
+        &mut self,
+        publisher: &Publisher<Parcel>,
+        deadline: watch::Receiver<Option<Instant>>,
+    ) -> bool {
+        let mut ending = std::pin::pin!(passed(deadline.clone(), |_| Instant::now()));
+        let mut passed = std::pin::pin!(passed(deadline, last_writes));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.note_state();
@@ -193,6 +201,7 @@ impl Carrier {
             select! {
                 biased;
                 () = &mut passed => return false,
+                () = &mut ending, if !self.is_ending => self.is_ending = true,
                 Some(appended) = self.appends.join_next() => match appended {
                     Ok(appended) => self.appended(publisher, appended),
                     Err(error) => tracing::error!(
@@ -247,6 +256,11 @@ impl Carrier {
         }
     }
 
+    /// Whether a batch waits for room at the publisher before it goes to the spool.
+    fn waits(&self) -> bool {
+        !self.is_spooling && !self.is_ending
+    }
+
     fn can_append(&self) -> bool {
         Instant::now() >= self.append_at
     }
@@ -295,8 +309,8 @@ impl Carrier {
             return self.publish(place, batch, row);
         }
         match row {
-            Some(row) if self.is_spooling => return self.leave(row, batch),
-            None if self.is_spooling && self.can_append() => return self.append(batch),
+            Some(row) if !self.waits() => return self.leave(row, batch),
+            None if !self.waits() && self.can_append() => return self.append(batch),
             Some(row) => self.rows.hand(row),
             None => {}
         }
@@ -319,7 +333,7 @@ impl Carrier {
     /// When what is held has waited for long enough.
     fn divert_at(&self) -> Option<Instant> {
         let held = self.held.front()?;
-        let after = if self.is_spooling { Duration::ZERO } else { self.delivered.config.spool.after };
+        let after = if self.waits() { self.delivered.config.spool.after } else { Duration::ZERO };
         let due = held.since + after;
         Some(if held.row.is_some() { due } else { due.max(self.append_at) })
     }
@@ -462,8 +476,6 @@ impl Carrier {
     async fn finish(&mut self, publisher: &Publisher<Parcel>, until: Instant, in_time: bool) -> Duration {
         let name = self.delivered.name.clone();
         self.delivered.batches.close();
-        // Nothing waits any more: what has no room is left to the spool at once.
-        self.is_spooling = true;
         let mut left = Vec::new();
         for Held { batch, row, .. } in std::mem::take(&mut self.held) {
             let place =
