@@ -5,13 +5,15 @@
 //! | file | what it does |
 //! |---|---|
 //! | `direct.rs` | batches to the publisher |
-//! | `spooling.rs` | batches to the publisher and the spool, and from the spool to the publisher |
+//! | `spooling.rs` | batches to the publisher and the spool |
+//! | `backlog.rs` | from the spool to the publisher |
 //! | `rows.rs` | which rows of the spool the publisher has, and who waits for those that it has not |
 //! | `episode.rs` | what the log says of a spool |
 //! | `parcel.rs` | what a batch is to the publisher |
 //! | `outcomes.rs` | from the publisher's outcomes to ledger, spool and tickets |
 //! | `put_away.rs` | into the spool, at the end of everything |
 
+mod backlog;
 mod direct;
 mod episode;
 mod outcomes;

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(poll(&mut waiting, &wakes), (Poll::Pending, 0));
         first.resolve();
         assert_eq!(poll(&mut waiting, &wakes), (Poll::Pending, 0));
-        std::thread::spawn(|| second.resolve()).join().unwrap();
+        std::thread::scope(|scope| drop(scope.spawn(|| second.resolve())));
         assert_eq!(poll(&mut waiting, &wakes), (Poll::Ready(Ok(())), 1));
     }
 

@@ -304,16 +304,17 @@ fn waiting_holds_up_nobody_and_a_shutdown_answers_in_time() {
         Setup { acks: ["confirmed"; 2], timeout: NEVER, brokers: &brokers, more: "", dir: dir.path() };
     let edge = setup.start();
     let address = edge.http_addr();
-    let waiting: Vec<_> = (0..WAITING)
-        .map(|seq| thread::spawn(move || Browser::connect(address).unwrap().ask(&post(seq)).unwrap()))
-        .collect();
-    until("they wait", || beacons(&edge, "main").accepted == WAITING);
-    assert_eq!(ask(&edge, &post(1000).replace("/b?", "/plain?")).status, 204, "meanwhile");
-    let report = edge.shutdown(Duration::from_secs(4));
-    assert_eq!(report.connections_cut, 0);
-    for waiting in waiting {
-        let (head, _) = waiting.join().unwrap();
-        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("connection: close"), "{head}");
-        assert!(head.contains("x-beacon-status: unconfirmed"), "{head}");
-    }
+    thread::scope(|scope| {
+        let wait = |seq| Browser::connect(address).unwrap().ask(&post(seq)).unwrap();
+        let waiting: Vec<_> = (0..WAITING).map(|seq| scope.spawn(move || wait(seq))).collect();
+        until("they wait", || beacons(&edge, "main").accepted == WAITING);
+        assert_eq!(ask(&edge, &post(1000).replace("/b?", "/plain?")).status, 204, "meanwhile");
+        let report = edge.shutdown(Duration::from_secs(4));
+        assert_eq!(report.connections_cut, 0);
+        for waiting in waiting {
+            let (head, _) = waiting.join().unwrap();
+            assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("connection: close"), "{head}");
+            assert!(head.contains("x-beacon-status: unconfirmed"), "{head}");
+        }
+    });
 }

@@ -102,7 +102,12 @@ fn an_outage_drains_the_ring_to_disk_and_all_of_it_arrives_afterwards_oldest_fir
 fn what_was_in_flight_when_the_broker_went_may_come_twice_and_is_never_lost() {
     const COUNT: u64 = 20_000;
     let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
-    let edge = edge(&broker, dir.path(), &[("BEACON_EDGE__DESTINATIONS__MAIN__WINDOW_FRAMES", "16")]);
+    let bounds = [
+        ("BEACON_EDGE__DESTINATIONS__MAIN__WINDOW_FRAMES", "16"),
+        // The subject is the broker: this ring never overflows.
+        ("BEACON_EDGE__DESTINATIONS__MAIN__RING__MAX_BEACONS", "20000"),
+    ];
+    let edge = edge(&broker, dir.path(), &bounds);
     until("ready", || is_ready(&edge));
     let stop = AtomicBool::new(false);
     let answered = std::thread::scope(|scope| {

@@ -107,3 +107,68 @@ impl Promised {
         self.tickets.remove(&row).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ticket::{Ack, Waiting};
+
+    fn row(number: i64) -> Row {
+        Row::from_number(number)
+    }
+
+    #[test]
+    fn rows_in_a_row_take_the_room_of_one() {
+        let mut rows = Rows::default();
+        [3, 1, 2, 6, 5, 8, 2].map(row).into_iter().for_each(|row| rows.hand(row));
+        assert_eq!(rows.handed, [(1, 3), (5, 6), (8, 8)].into());
+        assert!(rows.take_back(row(2)) && rows.take_back(row(5)) && rows.take_back(row(7)));
+        assert_eq!(rows.handed, [(1, 1), (3, 3), (6, 6), (8, 8)].into());
+        assert!(!rows.pass(row(1)) && rows.pass(row(2)) && !rows.pass(row(3)));
+        assert!(!rows.take_back(row(3)), "read over");
+        assert_eq!(rows.handed, [(6, 6), (8, 8)].into());
+        rows.pass_all(row(7));
+        assert_eq!((rows.cursor(), rows.handed.len()), (Some(row(7)), 0));
+        rows.hand(row(7));
+        assert!(rows.handed.is_empty(), "it is behind the cursor");
+    }
+
+    proptest! {
+        /// Whatever is handed over and taken back, the reader gets exactly the rows that are with nobody.
+        #[test]
+        fn the_reader_gets_what_nobody_has(steps in proptest::collection::vec((1_i64..40, any::<bool>()), 0..80)) {
+            let mut rows = Rows::default();
+            let mut expected = std::collections::BTreeSet::new();
+            for (number, is_handed) in steps {
+                if is_handed {
+                    rows.hand(row(number));
+                    expected.insert(number);
+                } else {
+                    rows.take_back(row(number));
+                    expected.remove(&number);
+                }
+            }
+            for number in 1..40 {
+                prop_assert_eq!(rows.pass(row(number)), !expected.contains(&number), "{}", number);
+            }
+            prop_assert!(rows.handed.is_empty());
+        }
+    }
+
+    #[test]
+    fn promises_that_nobody_waits_for_are_forgotten() {
+        let mut promised = Promised::default();
+        let waiting = Waiting::new(Ack::Confirmed);
+        promised.keep(row(0), vec![waiting.ticket()]);
+        promised.keep(row(1), Vec::new());
+        for number in 2..1000 {
+            let given_up = Waiting::new(Ack::Confirmed);
+            promised.keep(row(number), vec![given_up.ticket()]);
+        }
+        assert!(promised.tickets.len() <= 2 * FEW, "{}", promised.tickets.len());
+        assert_eq!(promised.take(row(0)).len(), 1);
+        assert_eq!(promised.take(row(1)).len(), 0);
+    }
+}

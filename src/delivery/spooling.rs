@@ -14,7 +14,6 @@
 use std::{
     collections::VecDeque,
     future::pending,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +21,7 @@ use std::{
 use stompwire::publisher::{Board, LaneState, Place, Publisher};
 use tokio::{
     select,
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until, timeout_at},
 };
@@ -30,11 +29,11 @@ use uuid::Uuid;
 
 use super::{
     Delivered,
+    backlog::{Backlog, Next, Read},
     episode::{Episode, Why},
     parcel::Parcel,
     passed,
     put_away::put_away,
-    rows::{Promised, Rows},
 };
 use crate::{
     batch::Batch,
@@ -47,18 +46,13 @@ use crate::{
 const MOST_HELD: usize = 64;
 /// And their octets, but for one batch.
 const MOST_HELD_OCTETS: usize = 16 << 20;
-/// Rows read back at once.
-const READ_ROWS: usize = 64;
-const READ_OCTETS: usize = 4 << 20;
-/// After a refusal that says nothing of the spool's state, and after a read that failed.
+/// After a batch was refused.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often it is looked whether a broker takes messages again, while something waits.
 const LOOK: Duration = Duration::from_millis(25);
 /// The part of the time for a shutdown that is kept for writing what was not confirmed, and its bound.
 const LAST_WRITES: u32 = 4;
 const MOST_LAST_WRITES: Duration = Duration::from_secs(2);
-
-type Reading = Pin<Box<dyn Future<Output = Result<Vec<(Row, Batch)>, Refused>> + Send>>;
 
 /// A fresh batch in hand that waits for the publisher.
 struct Held {
@@ -73,27 +67,12 @@ struct Appended {
     row: Result<Row, Refused>,
 }
 
-/// The share of the windows for batches out of the spool.
-struct Share {
-    frames: Arc<Semaphore>,
-    octets: Arc<Semaphore>,
-    most_octets: u32,
-}
-
-/// What is in the spool and not with the publisher, nor in hand.
-#[derive(Debug, Default)]
-struct Backlog {
-    batches: u64,
-    beacons: u64,
-    /// It grew since the last read began, or may have.
-    has_grown: bool,
-}
-
 struct Carrier {
     delivered: Delivered,
     spool: Spool,
     state: watch::Receiver<State>,
     state_is_told: bool,
+    works: bool,
     board: Arc<Board>,
     /// Oldest first.
     held: VecDeque<Held>,
@@ -112,14 +91,6 @@ struct Carrier {
     append_at: Instant,
     recovered: Level,
     backlog: Backlog,
-    rows: Rows,
-    newest: Option<Row>,
-    promised: Promised,
-    share: Share,
-    /// Rows that were read and wait for their share.
-    ahead: VecDeque<(Row, Batch)>,
-    reading: Option<Reading>,
-    read_at: Instant,
     episode: Episode,
 }
 
@@ -146,14 +117,10 @@ fn last_writes(until: Instant) -> Instant {
 
 impl Carrier {
     fn new(delivered: Delivered, spool: Spool, board: Arc<Board>) -> Self {
-        let config = &delivered.config;
-        let part = |each: usize| {
-            (each.saturating_mul(config.connections) as f64 * config.spool.drain_share) as usize
-        };
-        let now = Instant::now();
         Self {
             state: spool.state(),
             state_is_told: true,
+            works: true,
             board,
             held: VecDeque::new(),
             appends: JoinSet::new(),
@@ -162,16 +129,9 @@ impl Carrier {
             is_spooling: false,
             why: Why::NoBroker,
             is_ending: false,
-            append_at: now,
+            append_at: Instant::now(),
             recovered: Level::default(),
-            backlog: Backlog::default(),
-            rows: Rows::default(),
-            newest: None,
-            promised: Promised::default(),
-            share: Share::new(part(config.window_frames), part(config.window_bytes)),
-            ahead: VecDeque::new(),
-            reading: None,
-            read_at: now,
+            backlog: Backlog::new(spool.clone(), &delivered.config),
             episode: Episode::new(&delivered.name),
             delivered,
             spool,
@@ -192,10 +152,9 @@ impl Carrier {
         loop {
             let takes = self.board.takes();
             self.settle(takes);
-            let waits = !self.held.is_empty() || self.backlog.batches > 0;
+            let waits = !self.held.is_empty() || !self.backlog.is_empty();
             let fresh = self.held.front().filter(|_| takes).map(|held| held.batch.body.len());
-            let old = self.ahead.front().filter(|_| takes && self.held.is_empty());
-            let old = old.map(|(_, batch)| batch.body.len());
+            let may_draw = takes && self.held.is_empty();
             let divert_at = self.divert_at();
             let has_room = self.has_room();
             select! {
@@ -225,12 +184,17 @@ impl Carrier {
                     Some(batch) => self.arrived(publisher, batch),
                     None => return true,
                 },
-                read = read(&mut self.reading) => self.has_read(read),
-                Some((share, place)) = self.share.draw(publisher, old) => {
-                    if let Some((row, batch)) = self.ahead.pop_front() {
-                        self.draw(share, place, row, batch);
+                next = self.backlog.next(publisher, may_draw) => match next {
+                    Next::Read(read) => self.has_read(read),
+                    Next::Turn(turn) => {
+                        let (ledger, episode) = (&self.delivered.ledger, &mut self.episode);
+                        self.backlog.draw(turn, |drawn| {
+                            ledger.recover(drawn.unknown);
+                            ledger.draw(drawn.beacons);
+                            episode.drew(drawn.beacons);
+                        });
                     }
-                }
+                },
                 _ = look.tick(), if waits => {}
             }
         }
@@ -261,14 +225,16 @@ impl Carrier {
         !self.is_spooling && !self.is_ending
     }
 
+    /// Whether the spool may be asked. While it does not work it is asked for one batch at a time, now and then: a disk
+    /// that hangs must not keep more from the publisher.
     fn can_append(&self) -> bool {
-        Instant::now() >= self.append_at
+        Instant::now() >= self.append_at && (self.works || self.appends.is_empty())
     }
 
     fn append(&mut self, batch: Batch) {
         self.in_hand += batch.body.len();
         self.appending.push((batch.id, batch.count));
-        self.backlog.has_grown = true;
+        self.backlog.expect();
         let spool = self.spool.clone();
         self.appends.spawn(async move {
             let row = spool.append(&batch).await;
@@ -284,7 +250,7 @@ impl Carrier {
         match row {
             Ok(row) => {
                 self.delivered.readings.appended();
-                self.newest = self.newest.max(Some(row));
+                self.backlog.appended(row);
                 self.delivered.ledger.spool(batch.count);
                 Ticket::resolve_spooled(&mut batch.tickets);
                 self.offer(publisher, batch, Some(row));
@@ -309,9 +275,12 @@ impl Carrier {
             return self.publish(place, batch, row);
         }
         match row {
-            Some(row) if !self.waits() => return self.leave(row, batch),
+            Some(row) if !self.waits() => {
+                self.backlog.leave(row, batch);
+                return self.episode.begin(self.why);
+            }
             None if !self.waits() && self.can_append() => return self.append(batch),
-            Some(row) => self.rows.hand(row),
+            Some(row) => self.backlog.hand(row),
             None => {}
         }
         self.in_hand += octets;
@@ -322,7 +291,7 @@ impl Carrier {
         // No confirmation can be recorded before this: it needs this thread.
         match row {
             Some(row) => {
-                self.rows.hand(row);
+                self.backlog.hand(row);
                 self.delivered.ledger.draw(batch.count);
             }
             None => self.delivered.ledger.seal(batch.count),
@@ -345,11 +314,9 @@ impl Carrier {
         for Held { batch, row, since } in std::mem::take(&mut self.held) {
             self.in_hand -= batch.body.len();
             match row {
-                Some(row) if self.rows.take_back(row) => self.leave(row, batch),
                 Some(row) => {
-                    // It was read over. It is in memory, so it need not be read again.
-                    self.count_backlog(batch.count);
-                    self.ahead.push_back((row, batch));
+                    self.backlog.take_back(row, batch);
+                    self.episode.begin(self.why);
                 }
                 None if self.can_append() => self.append(batch),
                 None => {
@@ -360,101 +327,46 @@ impl Carrier {
         }
     }
 
-    /// Leaves a batch to the spool.
-    fn leave(&mut self, row: Row, batch: Batch) {
-        self.count_backlog(batch.count);
-        self.promised.keep(row, batch.tickets);
-    }
-
-    fn count_backlog(&mut self, beacons: u64) {
-        self.backlog.batches += 1;
-        self.backlog.beacons += beacons;
-        self.backlog.has_grown = true;
-        self.episode.begin(self.why);
-    }
-
-    /// Begins to read when there is something to read for; notes when all is drained.
+    /// Reads when there is something to read for; notes when all is drained.
     fn settle(&mut self, takes: bool) {
-        if self.backlog.batches == 0 {
-            if self.appends.is_empty() && self.held.is_empty() {
-                if let Some(newest) = self.newest {
-                    self.rows.pass_all(newest);
-                }
-                self.is_spooling = false;
-                self.episode.end();
+        if !self.backlog.is_empty() {
+            if takes && self.held.is_empty() {
+                self.backlog.begin_reading(!self.appends.is_empty());
             }
             return;
         }
-        let has_use = takes && self.held.is_empty() && self.ahead.is_empty();
-        if has_use && self.reading.is_none() && Instant::now() >= self.read_at {
-            self.backlog.has_grown = !self.appends.is_empty();
-            let (spool, after) = (self.spool.clone(), self.rows.cursor());
-            self.reading = Some(Box::pin(async move { spool.read(after, READ_ROWS, READ_OCTETS).await }));
-        }
-    }
-
-    fn has_read(&mut self, read: Result<Vec<(Row, Batch)>, Refused>) {
-        self.reading = None;
-        let Ok(read) = read else {
-            self.read_at = Instant::now() + PAUSE;
+        if !self.held.is_empty() {
             return;
-        };
-        if read.is_empty() && !self.backlog.has_grown && self.ahead.is_empty() {
-            return self.miss();
         }
-        let before = self.rows.cursor();
-        for (row, batch) in read {
-            if self.appending.iter().any(|(id, _)| *id == batch.id) {
-                // Its append will be told in a moment, and then it will be known whose it is.
-                break;
-            }
-            if self.rows.pass(row) {
-                self.ahead.push_back((row, batch));
-            }
+        if self.appends.is_empty() {
+            self.backlog.pass_all();
         }
-        if self.rows.cursor() == before {
-            self.read_at = Instant::now() + LOOK;
+        // Without write-ahead, what is being written becomes a part of the backlog.
+        if self.appends.is_empty() || self.delivered.writes_ahead {
+            self.is_spooling = false;
+            self.episode.end();
         }
     }
 
-    /// The spool has no row any more for what should be in it.
-    fn miss(&mut self) {
-        let Backlog { batches, beacons, .. } = std::mem::take(&mut self.backlog);
+    fn has_read(&mut self, read: Read) {
+        let appending = &self.appending;
+        let missing =
+            self.backlog.has_read(read, |id| appending.iter().any(|(appending, _)| *appending == id));
+        let Some((batches, beacons)) = missing else { return };
         tracing::error!(
             destination = self.delivered.name,
             batches,
             beacons,
-            "batches in the spool could not be read back and are lost; is its file being changed by others, or its disk failing?"
+            "batches in the spool could not be read back and are lost to this run; files that were set aside are beside it"
         );
         self.delivered.ledger.drop_beacons(DropReason::SpoolUnreadable, beacons);
-    }
-
-    /// A batch out of the spool goes to the publisher, behind all fresh ones.
-    fn draw(
-        &mut self,
-        share: [OwnedSemaphorePermit; 2],
-        place: Place<'_, Parcel>,
-        row: Row,
-        mut batch: Batch,
-    ) {
-        let count = batch.count;
-        // A row that nobody knew of: its append was given up, but it was written.
-        let unknown = count.saturating_sub(self.backlog.beacons);
-        if unknown > 0 {
-            self.delivered.ledger.recover(unknown);
-        }
-        self.backlog.batches = self.backlog.batches.saturating_sub(1);
-        self.backlog.beacons = self.backlog.beacons.saturating_sub(count);
-        self.delivered.ledger.draw(count);
-        self.episode.drew(count);
-        batch.tickets.append(&mut self.promised.take(row));
-        place.publish_behind(Parcel::drawn(batch, row, share).message());
     }
 
     /// Takes note of the spool's state, and of what it has found of an earlier run.
     fn note_state(&mut self) {
         let state = self.state.borrow_and_update().clone();
-        if state == State::Working {
+        self.works = state == State::Working;
+        if self.works {
             self.append_at = Instant::now();
         }
         self.episode.note(&state);
@@ -463,9 +375,7 @@ impl Carrier {
         let beacons = found.beacons.saturating_sub(self.recovered.beacons);
         if batches > 0 {
             self.delivered.ledger.recover(beacons);
-            self.backlog.batches += batches;
-            self.backlog.beacons += beacons;
-            self.backlog.has_grown = true;
+            self.backlog.recover(batches, beacons);
             self.episode.recovered(batches, beacons);
         }
         self.recovered = found;
@@ -528,31 +438,6 @@ impl Carrier {
     }
 }
 
-impl Share {
-    fn new(frames: usize, octets: usize) -> Self {
-        let frames = frames.clamp(1, Semaphore::MAX_PERMITS);
-        let octets = octets.clamp(1, u32::MAX as usize);
-        Self {
-            frames: Arc::new(Semaphore::new(frames)),
-            octets: Arc::new(Semaphore::new(octets)),
-            most_octets: octets as u32,
-        }
-    }
-
-    /// Waits for a part of the share and a place at the publisher; forever if there is nothing to draw. Cancel safe.
-    async fn draw<'a>(
-        &self,
-        publisher: &'a Publisher<Parcel>,
-        octets: Option<usize>,
-    ) -> Option<([OwnedSemaphorePermit; 2], Place<'a, Parcel>)> {
-        let Some(octets) = octets else { return pending().await };
-        let part = u32::try_from(octets).unwrap_or(u32::MAX).min(self.most_octets);
-        let frame = Arc::clone(&self.frames).acquire_owned().await.ok()?;
-        let part = Arc::clone(&self.octets).acquire_many_owned(part).await.ok()?;
-        Some(([frame, part], publisher.reserve(octets).await?))
-    }
-}
-
 /// Tickets that wait for the spool wait in vain.
 fn forget_spooled(tickets: &mut Vec<Ticket>) {
     tickets.retain(|ticket| ticket.ack() != Ack::Spooled);
@@ -569,13 +454,6 @@ async fn reserve<'a>(publisher: &'a Publisher<Parcel>, octets: Option<usize>) ->
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time.into()).await,
-        None => pending().await,
-    }
-}
-
-async fn read(reading: &mut Option<Reading>) -> Result<Vec<(Row, Batch)>, Refused> {
-    match reading {
-        Some(reading) => reading.await,
         None => pending().await,
     }
 }

@@ -54,6 +54,11 @@ impl Row {
     pub(crate) fn number(self) -> i64 {
         self.0
     }
+
+    #[cfg(test)]
+    pub(crate) fn from_number(number: i64) -> Self {
+        Self(number)
+    }
 }
 
 /// How much is in a spool.
