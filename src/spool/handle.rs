@@ -14,8 +14,9 @@ use tokio::{
 
 use super::{
     Damage, Level, Refused, Row, SpoolOptions, State,
+    open::Missing,
     shared::{Command, Draft, PLACES, Range, Shared},
-    thread::Worker,
+    thread::{Worker, name_of},
 };
 use crate::batch::Batch;
 
@@ -34,7 +35,7 @@ pub struct Spool {
 /// The thread of a spool. Dropped, it does what is queued and ends by itself.
 #[derive(Debug)]
 pub struct SpoolThread {
-    destination: String,
+    name: String,
     commands: Sender<Command>,
     shared: Arc<Shared>,
     ended: Receiver<()>,
@@ -48,14 +49,21 @@ impl Spool {
     /// # Errors
     /// The system has no thread left.
     pub fn start(options: SpoolOptions) -> std::io::Result<(Self, SpoolThread)> {
+        Self::start_with(options, Missing::Make)
+    }
+
+    /// The same with a file that has to be there, and is not set aside.
+    pub(super) fn start_with(
+        options: SpoolOptions,
+        missing: Missing,
+    ) -> std::io::Result<(Self, SpoolThread)> {
         // One slot more for a wake-up: what finds no slot finds an awake thread.
         let (sender, commands) = crossbeam_channel::bounded(PLACES + 1);
         let (opened, wait_opened) = crossbeam_channel::bounded(1);
         let (end, ended) = crossbeam_channel::bounded(1);
         let shared = Arc::new(Shared::new());
-        let destination = options.destination.clone();
-        let name = options.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let worker = Worker::new(options, Arc::clone(&shared), commands);
+        let name = name_of(&options.path);
+        let worker = Worker::new(options, missing, Arc::clone(&shared), commands);
         let thread = thread::Builder::new().name(format!("spool-{name}")).spawn(move || {
             // Dropped when the thread ends, even by a panic.
             let _end: Sender<()> = end;
@@ -64,7 +72,7 @@ impl Spool {
         // Opened or not, and told by the state: there is nothing else to know here.
         let _told: Result<(), _> = wait_opened.recv_timeout(OPEN);
         let spool = Self { commands: sender.clone(), shared: Arc::clone(&shared) };
-        Ok((spool, SpoolThread { destination, commands: sender, shared, ended, thread: Some(thread) }))
+        Ok((spool, SpoolThread { name, commands: sender, shared, ended, thread: Some(thread) }))
     }
 
     /// Writes a batch behind all others. It is as durable as [`SpoolOptions::synchronous`] says when this returns. Many
@@ -77,7 +85,7 @@ impl Spool {
     pub async fn append(&self, batch: &Batch) -> Result<Row, Refused> {
         let draft = Draft { id: batch.id, count: batch.count, body: batch.body.clone() };
         let octets = draft.body.len();
-        let written = self.ask(octets, |reply, _place| Command::Append { draft, reply, _place }).await?;
+        let written = self.ask(octets, |reply, place| Command::Append { draft, reply, place }).await?;
         Ok(written.take())
     }
 
@@ -105,7 +113,7 @@ impl Spool {
         max_bytes: usize,
     ) -> Result<Vec<(Row, Batch)>, Refused> {
         let range = Range { after, max_batches, max_bytes };
-        self.ask(0, |reply, _place| Command::Read { range, reply, _place }).await
+        self.ask(0, |reply, place| Command::Read { range, reply, place }).await
     }
 
     /// What is in the file now. A removed batch counts until it is deleted.
@@ -151,7 +159,9 @@ impl Spool {
         };
         timeout(ANSWER, answered).await.unwrap_or_else(|_| {
             // The thread is within a system call and cannot say it. It sets the state right when it is back.
-            self.shared.set_state(State::Failing(format!("its disk has not answered for {ANSWER:?}").into()));
+            if self.shared.set_state(State::Failing("its disk does not answer".into())) {
+                tracing::error!("a spool's disk has not answered for {ANSWER:?}; its overflow policy acts; look at the disk");
+            }
             Err(Refused::TimedOut)
         })
     }
@@ -165,7 +175,7 @@ impl SpoolThread {
         let ended = self.ended.recv_deadline(until);
         if ended == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             return tracing::error!(
-                destination = self.destination,
+                destination = self.name,
                 "the spool's file was not closed in time: its disk does not answer; what was appended is in it"
             );
         }

@@ -13,8 +13,13 @@
 //!
 //! What an operator needs to know is in `docs/spool.md`.
 
+mod aside;
+mod disk;
+mod format;
 mod handle;
+mod open;
 mod shared;
+mod store;
 mod thread;
 
 use std::{path::PathBuf, sync::Arc};
@@ -114,3 +119,6 @@ pub enum Refused {
     #[error("the disk of the spool did not answer in time")]
     TimedOut,
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,12 @@ pub(super) enum Command {
     Append {
         draft: Draft,
         reply: oneshot::Sender<Result<Written, Refused>>,
-        _place: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
     },
     Read {
         range: Range,
         reply: oneshot::Sender<Result<Vec<(Row, Batch)>, Refused>>,
-        _place: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
     },
     /// There is something to remove, or it is time to end.
     Wake,
