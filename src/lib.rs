@@ -9,6 +9,7 @@ pub mod admin;
 pub mod batch;
 pub mod beacon;
 pub mod config;
+pub mod dead_letter;
 pub mod delivery;
 pub mod edge;
 pub mod http;

@@ -168,6 +168,13 @@ pub struct DestinationConfig {
     /// The longest pause before connecting again.
     #[serde(with = "duration")]
     pub backoff_max: Duration,
+    /// After how many attempts a batch that costs the connection each time is set aside; 0 for never.
+    pub max_attempts: u32,
+    /// Where such batches go; see [`crate::dead_letter`].
+    pub dead_letter_dir: String,
+    /// Most octets of their file; 0 keeps none.
+    #[serde(with = "octets")]
+    pub dead_letter_max_bytes: usize,
     /// The ring in front of the broker.
     pub ring: RingConfig,
     /// How beacons are packed.
@@ -311,6 +318,9 @@ impl Default for DestinationConfig {
             heart_beat: Duration::from_secs(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
+            max_attempts: 5,
+            dead_letter_dir: "dead-letters".to_owned(),
+            dead_letter_max_bytes: 64 * MIB,
             ring: RingConfig::default(),
             batch: BatchConfig::default(),
         }
@@ -365,7 +375,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 37);
+        assert_eq!(rows.len(), 40);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

@@ -191,6 +191,14 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
         );
         found.add(&key("backoff_max"), what);
     }
+    // The publisher needs three to tell a batch that is at fault from those that were only near it.
+    if destination.max_attempts != 0 {
+        found.within(&key("max_attempts"), destination.max_attempts, (3, 1000), u32::to_string);
+    }
+    if destination.dead_letter_dir.is_empty() {
+        found.add(&key("dead_letter_dir"), "is empty; write a folder such as \"dead-letters\"".into());
+    }
+    found.octets(&key("dead_letter_max_bytes"), destination.dead_letter_max_bytes, 0, 1 << 40);
 
     let longest = beacon::max_line(http.max_head_bytes, http.max_body_bytes);
     let (ring, batch) = (&destination.ring, &destination.batch);
@@ -250,7 +258,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 33] = [
+        let cases: [Case; 36] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -282,6 +290,17 @@ mod tests {
             (|c| main(c).destination = "beacons".into(), "destinations.main.destination", "/queue/beacons"),
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),
+            (
+                |c| main(c).max_attempts = 2,
+                "destinations.main.max_attempts",
+                "is 2; it has to be from 3 to 1000",
+            ),
+            (|c| main(c).dead_letter_dir.clear(), "destinations.main.dead_letter_dir", "\"dead-letters\""),
+            (
+                |c| main(c).dead_letter_max_bytes = usize::MAX,
+                "destinations.main.dead_letter_max_bytes",
+                "from 0 octets",
+            ),
             (|c| main(c).heart_beat = SECOND / 2, "destinations.main.heart_beat", "from 1s"),
             (
                 |c| main(c).backoff_max = Duration::ZERO,
