@@ -77,7 +77,7 @@ pub enum Outcome<T> {
         /// Whether it was ever handed to a connection, so that the broker may have it.
         attempts: u32,
     },
-    /// It cost its connection each time it was sent, at the last alone: see [`PublisherOptions::max_attempts`]. A broker
+    /// It cost its connection each time it was sent, at the last alone, and others passed: see [`PublisherOptions::max_attempts`]. A broker
     /// may have it nevertheless.
     GivenUp {
         /// The message's token.
@@ -103,6 +103,8 @@ struct Retained<T> {
     attempts: u32,
     /// Connections lost while it was in flight.
     losses: u32,
+    /// How many messages had been confirmed at the last of them.
+    confirmed_then: u64,
     sent_at: Instant,
     _room: [OwnedSemaphorePermit; 2],
 }
@@ -171,7 +173,14 @@ impl<T: Send + 'static> Publisher<T> {
             return Err(Closed(message));
         };
         let room = [frames, bytes];
-        let retained = Retained { message, attempts: 0, losses: 0, sent_at: Instant::now(), _room: room };
+        let retained = Retained {
+            message,
+            attempts: 0,
+            losses: 0,
+            confirmed_then: 0,
+            sent_at: Instant::now(),
+            _room: room,
+        };
         self.shared.backlog.push(retained);
         Ok(())
     }
