@@ -146,6 +146,14 @@ pub struct DestinationConfig {
     /// The content of `password_file`.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// Certificates of the authorities to trust over TLS, in PEM, or empty for those of the system.
+    pub ca_file: String,
+    /// The certificate to show over TLS, in PEM, with those that lead to its authority; or empty.
+    pub client_cert_file: String,
+    /// The key of that certificate.
+    pub client_key_file: String,
+    /// Whether connections move back to a broker that has returned.
+    pub rebalance: bool,
     /// Connections, over all brokers.
     pub connections: usize,
     /// Most frames without a receipt, a connection.
@@ -310,6 +318,10 @@ impl Default for DestinationConfig {
             destination: "/queue/beacons".to_owned(),
             password_file: String::new(),
             password: None,
+            ca_file: String::new(),
+            client_cert_file: String::new(),
+            client_key_file: String::new(),
+            rebalance: true,
             connections: 2,
             window_frames: 1024,
             window_bytes: 16 * MIB,
@@ -375,7 +387,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 40);
+        assert_eq!(rows.len(), 44);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

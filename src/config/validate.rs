@@ -1,5 +1,6 @@
 //! What the types of the model cannot say. Each problem is a key and a sentence: what is wrong, what would be right.
 
+use std::fs::File;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -170,6 +171,7 @@ fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems)
 fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, found: &mut Problems) {
     let key = |key: &str| format!("destinations.{name}.{key}");
     brokers(&key("brokers"), &destination.brokers, found);
+    tls(name, destination, found);
     let to = &destination.destination;
     if !to.starts_with('/') || to.len() < 2 || to.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let what = format!("{to:?} is not a STOMP destination; write for example \"/queue/beacons\"");
@@ -230,6 +232,32 @@ fn brokers(key: &str, brokers: &[Broker], found: &mut Problems) {
     }
 }
 
+fn tls(name: &str, destination: &DestinationConfig, found: &mut Problems) {
+    let key = |key: &str| format!("destinations.{name}.{key}");
+    let is_tls = |broker: &Broker| matches!(broker, Broker::Url(url) if url.is_tls());
+    let reached_by_tls = destination.brokers.iter().any(is_tls);
+    let (certificate, private) = (&destination.client_cert_file, &destination.client_key_file);
+    let files =
+        [("ca_file", &destination.ca_file), ("client_cert_file", certificate), ("client_key_file", private)];
+    for (name, file) in files {
+        if file.is_empty() {
+            continue;
+        }
+        if let Err(error) = File::open(file) {
+            found.add(&key(name), format!("cannot read {file}: {error}"));
+        } else if !reached_by_tls {
+            found.add(&key(name), "is of no use: no broker has a URL that begins with stomp+ssl://".into());
+        }
+    }
+    for (name, file, other) in
+        [("client_cert_file", certificate, private), ("client_key_file", private, certificate)]
+    {
+        if file.is_empty() && !other.is_empty() {
+            found.add(&key(name), "is empty; a certificate and its key go together".into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +286,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 36] = [
+        let cases: [Case; 39] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -288,6 +316,13 @@ mod tests {
             (|c| pixel(c).destinations.push("main".into()), "routes.pixel.destinations", "twice"),
             (|c| main(c).brokers.push(Broker::Embedded), "destinations.main.brokers", "stands alone"),
             (|c| main(c).destination = "beacons".into(), "destinations.main.destination", "/queue/beacons"),
+            (|c| main(c).ca_file = "/nowhere".into(), "destinations.main.ca_file", "cannot read /nowhere: "),
+            (|c| main(c).ca_file = "Cargo.toml".into(), "destinations.main.ca_file", "stomp+ssl://"),
+            (
+                |c| main(c).client_cert_file = "Cargo.toml".into(),
+                "destinations.main.client_key_file",
+                "go together",
+            ),
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),
             (
