@@ -13,6 +13,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod delivery;
 pub mod edge;
+pub mod health;
 pub mod http;
 pub mod intake;
 pub mod ledger;

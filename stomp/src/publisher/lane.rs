@@ -176,7 +176,7 @@ impl<T: Send + 'static> Lane<T> {
             End::Lost(cause) => {
                 // Nothing more may be written: the messages are about to be sent elsewhere.
                 client.abort();
-                seat.lost();
+                seat.lost(cause);
                 self.give_back_lost(cause).await;
             }
             End::Stopped => client.abort(),

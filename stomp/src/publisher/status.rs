@@ -1,10 +1,12 @@
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use crate::pool::{BrokerStatus, Seats};
 
 /// Where a lane stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,6 +88,7 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Board {
     lanes: Mutex<Vec<LaneStatus>>,
+    seats: Arc<Seats>,
     connects: AtomicU64,
     failures: AtomicU64,
     confirmed: AtomicU64,
@@ -95,7 +98,7 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(super) fn new(lanes: usize, seats: Arc<Seats>) -> Self {
         let lane = LaneStatus {
             broker: String::new(),
             state: LaneState::Connecting,
@@ -106,6 +109,7 @@ impl Board {
         };
         Self {
             lanes: Mutex::new(vec![lane; lanes]),
+            seats,
             connects: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -119,6 +123,12 @@ impl Board {
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneStatus> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of each broker, in the order of the options.
+    #[must_use]
+    pub fn brokers(&self) -> Vec<BrokerStatus> {
+        self.seats.readings()
     }
 
     /// Counts since the start.
