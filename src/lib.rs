@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod ring;
 pub mod spool;
+pub mod ticket;
 pub mod watch;
 
 pub use config::Config;

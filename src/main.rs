@@ -128,7 +128,16 @@ fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
 /// The one line about what was confirmed and what was not.
 fn tell(report: &Report) -> ExitCode {
     let (took, cut) = (report.took, report.connections_cut);
-    if report.is_clean() {
+    if report.is_clean() && report.in_spool() > 0 {
+        let spooled = report.in_spool();
+        tracing::info!(
+            ?took,
+            connections_cut = cut,
+            spooled,
+            "stopped, nothing was lost: {spooled} beacons are in the spool and will be sent by the next run; {report}"
+        );
+        ExitCode::SUCCESS
+    } else if report.is_clean() {
         tracing::info!(?took, connections_cut = cut, "stopped, everything accepted was delivered; {report}");
         ExitCode::SUCCESS
     } else {

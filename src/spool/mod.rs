@@ -54,6 +54,18 @@ pub enum Synchronous {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(i64);
 
+impl Row {
+    /// Rows that follow each other have numbers that do.
+    pub(crate) fn number(self) -> i64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+}
+
 /// How much is in a spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Level {
