@@ -259,7 +259,7 @@ async fn start_all(
     let embedded_url = embedded.as_ref().map(|broker| broker.url());
     let mut tasks = JoinSet::new();
     for delivered in destinations {
-        let options = publisher_options(&delivered, embedded_url.as_deref())?;
+        let options = publisher_options(&delivered.name, &delivered.config, embedded_url.as_deref())?;
         let (publisher, outcomes) = Publisher::start(options)
             .map_err(|cause| DeliveryError::Header { destination: delivered.name.clone(), cause })?;
         *delivered.readings.board.lock() = Some(publisher.board());
@@ -291,18 +291,18 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>, when: impl FnOnc
     }
 }
 
-fn publisher_options(
-    delivered: &Delivered,
+pub(crate) fn publisher_options(
+    name: &str,
+    config: &DestinationConfig,
     embedded: Option<&str>,
 ) -> Result<PublisherOptions, DeliveryError> {
-    let Delivered { name, config, .. } = delivered;
     let url = |broker: &Broker| -> Result<BrokerUrl, DeliveryError> {
         let text = match broker {
             Broker::Embedded => embedded.unwrap_or_default(),
             Broker::Url(url) => url.reveal(),
         };
         let url: BrokerUrl =
-            text.parse().map_err(|cause| DeliveryError::Url { destination: name.clone(), cause })?;
+            text.parse().map_err(|cause| DeliveryError::Url { destination: name.to_owned(), cause })?;
         Ok(match (&config.password, broker) {
             (Some(password), Broker::Url(_)) => url.with_passcode(password.reveal()),
             _ => url,

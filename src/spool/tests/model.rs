@@ -48,7 +48,7 @@ proptest! {
             match step {
                 Step::Append { octets, count } => {
                     let body = Bytes::from(vec![number as u8; octets]);
-                    let appended = Batch { id: Uuid::now_v7(), body, count };
+                    let appended = Batch { id: Uuid::now_v7(), body, count, tickets: Vec::new() };
                     let row = rig.append(&appended).unwrap();
                     prop_assert!(model.back().is_none_or(|(last, _)| *last < row));
                     model.push_back((row, appended));
