@@ -10,14 +10,18 @@
 //! | `aside.rs` | files that cannot be used, kept under another name |
 //! | `format.rs` | the schema and its version |
 //! | `disk.rs` | free space |
+//! | `command.rs`, `inspect.rs`, `replay.rs` | `beacon-edge spool …`: looking at files, publishing one that was left over |
 //!
 //! What an operator needs to know is in `docs/spool.md`.
 
 mod aside;
+pub mod command;
 mod disk;
 mod format;
 mod handle;
+mod inspect;
 mod open;
+mod replay;
 mod shared;
 mod store;
 mod thread;

@@ -316,8 +316,12 @@ fn batch(stored: &rusqlite::Row<'_>) -> Option<Batch> {
     let count = from_sql(stored.get(2).ok()?);
     let checksum: u32 = stored.get(3).ok()?;
     let body = stored.get_ref(4).ok()?.as_blob().ok()?;
-    let batch = || Batch { id, body: Bytes::copy_from_slice(body), count, tickets: Vec::new() };
-    (crc(body) == checksum).then(batch)
+    (crc(body) == checksum).then(|| Batch {
+        id,
+        body: Bytes::copy_from_slice(body),
+        count,
+        tickets: Vec::new(),
+    })
 }
 
 fn read_totals(connection: &Connection) -> rusqlite::Result<(Totals, Vec<u8>)> {
