@@ -36,9 +36,9 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use stompwire::{
     broker::{Broker as EmbeddedBroker, BrokerHandle, Overflow},
-    client::{BrokerUrl, UrlError, Window},
-    proto::{EncodeError, HeartBeat},
-    publisher::{Backoff, Board, Publisher, PublisherOptions},
+    client::UrlError,
+    proto::EncodeError,
+    publisher::{Board, Publisher},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -48,7 +48,9 @@ use tokio::{
 
 use crate::{
     batch::Batch,
+    brokers,
     config::{Broker, DestinationConfig},
+    dead_letter::DeadLetters,
     ledger::Ledger,
     spool::{Refused, Spool, SpoolThread},
 };
@@ -259,7 +261,8 @@ async fn start_all(
     let embedded_url = embedded.as_ref().map(|broker| broker.url());
     let mut tasks = JoinSet::new();
     for delivered in destinations {
-        let options = publisher_options(&delivered.name, &delivered.config, embedded_url.as_deref())?;
+        let options =
+            brokers::publisher_options(&delivered.name, &delivered.config, embedded_url.as_deref())?;
         let (publisher, outcomes) = Publisher::start(options)
             .map_err(|cause| DeliveryError::Header { destination: delivered.name.clone(), cause })?;
         *delivered.readings.board.lock() = Some(publisher.board());
@@ -268,6 +271,11 @@ async fn start_all(
             ledger: Arc::clone(&delivered.ledger),
             readings: Arc::clone(&delivered.readings),
             spool: delivered.spool.clone(),
+            dead_letters: DeadLetters::open(
+                &delivered.config.dead_letter_dir,
+                &delivered.name,
+                delivered.config.dead_letter_max_bytes as u64,
+            ),
             deadline: deadline.clone(),
         };
         tasks.spawn(recorder.run(outcomes));
@@ -289,34 +297,4 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>, when: impl FnOnc
     if let Some(until) = until {
         sleep_until(when(until).into()).await;
     }
-}
-
-pub(crate) fn publisher_options(
-    name: &str,
-    config: &DestinationConfig,
-    embedded: Option<&str>,
-) -> Result<PublisherOptions, DeliveryError> {
-    let url = |broker: &Broker| -> Result<BrokerUrl, DeliveryError> {
-        let text = match broker {
-            Broker::Embedded => embedded.unwrap_or_default(),
-            Broker::Url(url) => url.reveal(),
-        };
-        let url: BrokerUrl =
-            text.parse().map_err(|cause| DeliveryError::Url { destination: name.to_owned(), cause })?;
-        Ok(match (&config.password, broker) {
-            (Some(password), Broker::Url(_)) => url.with_passcode(password.reveal()),
-            _ => url,
-        })
-    };
-    let brokers = config.brokers.iter().map(url).collect::<Result<Vec<_>, _>>()?;
-    let mut options = PublisherOptions::new(brokers, &config.destination);
-    options.headers.push("content-type", "application/x-ndjson");
-    options.connections = config.connections;
-    options.receipt_timeout = config.receipt_timeout;
-    options.backoff = Backoff { min: config.backoff_min, max: config.backoff_max };
-    options.connect.window = Window { frames: config.window_frames, bytes: config.window_bytes };
-    options.connect.tcp_timeout = config.connect_timeout;
-    options.connect.session.connect_timeout = config.connect_timeout;
-    options.connect.session.heart_beat = HeartBeat::every(config.heart_beat);
-    Ok(options)
 }

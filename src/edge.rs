@@ -127,9 +127,7 @@ impl Edge {
         for (name, ring, limits, sender) in packed {
             batchers.push(Batcher::start(name, ring, limits, sender)?);
         }
-        let watch = Watch::start(
-            destinations.iter().map(|seen| (seen.name.clone(), Arc::clone(&seen.ring))).collect(),
-        )?;
+        let watch = Watch::start(destinations.clone())?;
         let draining = Arc::new(AtomicBool::new(false));
         let mut edge = Self {
             http: HttpServer::start(&config.http, routes(config, &destinations))?,

@@ -8,9 +8,12 @@
 pub mod admin;
 pub mod batch;
 pub mod beacon;
+mod brokers;
 pub mod config;
+pub mod dead_letter;
 pub mod delivery;
 pub mod edge;
+pub mod health;
 pub mod http;
 pub mod intake;
 pub mod ledger;

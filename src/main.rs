@@ -193,7 +193,11 @@ fn welcome(config: &Config, edge: &Edge) -> std::io::Result<()> {
 }
 
 fn start_log(config: &LogConfig) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&config.level)?;
+    let mut filter = EnvFilter::try_new(&config.level)?;
+    // What becomes of the connections is told here by destination and broker, once each.
+    if !config.level.contains("stompwire") {
+        filter = filter.add_directive("stompwire=off".parse()?);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),

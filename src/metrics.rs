@@ -40,7 +40,10 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
-use stompwire::publisher::{LaneState, LaneStatus, Totals};
+use stompwire::{
+    pool::BrokerStatus,
+    publisher::{LaneState, LaneStatus, Totals},
+};
 
 use crate::{
     delivery::{REFUSALS, Readings},
@@ -76,6 +79,8 @@ pub struct DestinationReading {
     pub ring: Level,
     /// The connections.
     pub lanes: Vec<LaneStatus>,
+    /// The brokers.
+    pub brokers: Vec<BrokerStatus>,
     /// The publisher's counts.
     pub totals: Totals,
     /// The spool, if there is one.
@@ -123,6 +128,7 @@ impl Observed {
             beacons: self.ring.ledger().snapshot(),
             ring: self.ring.level(),
             lanes: board.as_ref().map(|board| board.lanes()).unwrap_or_default(),
+            brokers: board.as_ref().map(|board| board.brokers()).unwrap_or_default(),
             totals: board.map(|board| board.totals()).unwrap_or_default(),
             spool: self.spool.as_ref().map(|spool| {
                 let (appends, removes) = self.readings.appends_and_removes();

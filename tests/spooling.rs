@@ -24,6 +24,7 @@ fn edge(broker: &TestBroker, dir: &Path, more: &[(&str, &str)]) -> Edge {
         (name, url.as_str()),
         ("BEACON_EDGE__SPOOL__DIR", dir),
         ("BEACON_EDGE__SPOOL__MIN_FREE_BYTES", "0"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__DEAD_LETTER_DIR", dir),
         ("BEACON_EDGE__DESTINATIONS__MAIN__RING__OVERFLOW", "spool"),
         ("BEACON_EDGE__DESTINATIONS__MAIN__RING__MAX_BEACONS", &ring),
         ("BEACON_EDGE__DESTINATIONS__MAIN__SPOOL__AFTER", "20ms"),
@@ -278,5 +279,37 @@ fn a_directory_that_cannot_be_used_leaves_an_edge_that_works_without_a_spool() {
     let seen = beacons(&edge);
     assert_eq!(seen.confirmed + seen.dropped_total(), seen.accepted);
     assert_eq!(broker.consumed().0.beacons.len() as u64, seen.confirmed);
+    assert!(edge.shutdown(LIMIT).is_clean());
+}
+
+#[test]
+fn a_poisoned_batch_becomes_a_dead_letter_and_leaves_the_spool() {
+    let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
+    broker.faults().poison(Some(b"seq=13&"));
+    let one_by_one = [
+        ("BEACON_EDGE__DESTINATIONS__MAIN__BATCH__MAX_BEACONS", "1"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__MAX_ATTEMPTS", "3"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__BACKOFF_MIN", "1ms"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__BACKOFF_MAX", "10ms"),
+    ];
+    let edge = edge(&broker, dir.path(), &one_by_one);
+    let mut browser = Browser::connect(edge.http_addr()).unwrap();
+    let mut seq = 0;
+    // Others go on being confirmed, so it is not the broker that is at fault.
+    until("it is given up", || {
+        assert_eq!(browser.beacon(seq, false).unwrap(), 200);
+        seq += 1;
+        seq > 20 && beacons(&edge).dropped_for(DropReason::DeadLettered) == 1
+    });
+    until("the others arrive", || {
+        let read = edge.read("main").unwrap();
+        read.beacons.confirmed == seq - 1 && read.spool.unwrap().level.batches == 0
+    });
+    assert_conserved(&scrape(edge.admin_addr().unwrap()));
+    let letters = fs::read_to_string(dir.path().join("main.ndjson")).unwrap();
+    assert_eq!(letters.matches("seq=13&").count(), 1, "{letters}");
+    let mut expected = numbers(0, seq);
+    expected.remove(&13);
+    assert_eq!(broker.consumed().0.numbers(), expected);
     assert!(edge.shutdown(LIMIT).is_clean());
 }

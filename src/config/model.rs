@@ -165,6 +165,14 @@ pub struct DestinationConfig {
     /// The content of `password_file`.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// Certificates of the authorities to trust over TLS, in PEM, or empty for those of the system.
+    pub ca_file: String,
+    /// The certificate to show over TLS, in PEM, with those that lead to its authority; or empty.
+    pub client_cert_file: String,
+    /// The key of that certificate.
+    pub client_key_file: String,
+    /// Whether connections move back to a broker that has returned.
+    pub rebalance: bool,
     /// Connections, over all brokers.
     pub connections: usize,
     /// Most frames without a receipt, a connection.
@@ -187,6 +195,13 @@ pub struct DestinationConfig {
     /// The longest pause before connecting again.
     #[serde(with = "duration")]
     pub backoff_max: Duration,
+    /// After how many attempts a batch that costs the connection each time is set aside; 0 for never.
+    pub max_attempts: u32,
+    /// Where such batches go; see [`crate::dead_letter`].
+    pub dead_letter_dir: String,
+    /// Most octets of their file; 0 keeps none.
+    #[serde(with = "octets")]
+    pub dead_letter_max_bytes: usize,
     /// The ring in front of the broker.
     pub ring: RingConfig,
     /// The spool on disk, if the destination has one.
@@ -408,6 +423,10 @@ impl Default for DestinationConfig {
             destination: "/queue/beacons".to_owned(),
             password_file: String::new(),
             password: None,
+            ca_file: String::new(),
+            client_cert_file: String::new(),
+            client_key_file: String::new(),
+            rebalance: true,
             connections: 2,
             window_frames: 1024,
             window_bytes: 16 * MIB,
@@ -416,6 +435,9 @@ impl Default for DestinationConfig {
             heart_beat: Duration::from_secs(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
+            max_attempts: 5,
+            dead_letter_dir: "dead-letters".to_owned(),
+            dead_letter_max_bytes: 64 * MIB,
             ring: RingConfig::default(),
             spool: SpoolConfig::default(),
             batch: BatchConfig::default(),
@@ -489,7 +511,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 46);
+        assert_eq!(rows.len(), 53);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

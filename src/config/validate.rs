@@ -1,5 +1,6 @@
 //! What the types of the model cannot say. Each problem is a key and a sentence: what is wrong, what would be right.
 
+use std::fs::File;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -188,6 +189,7 @@ fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems)
 fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, found: &mut Problems) {
     let key = |key: &str| format!("destinations.{name}.{key}");
     brokers(&key("brokers"), &destination.brokers, found);
+    tls(name, destination, found);
     let to = &destination.destination;
     if !to.starts_with('/') || to.len() < 2 || to.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let what = format!("{to:?} is not a STOMP destination; write for example \"/queue/beacons\"");
@@ -209,6 +211,14 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
         );
         found.add(&key("backoff_max"), what);
     }
+    // The publisher needs three to tell a batch that is at fault from those that were only near it.
+    if destination.max_attempts != 0 {
+        found.within(&key("max_attempts"), destination.max_attempts, (3, 1000), u32::to_string);
+    }
+    if destination.dead_letter_dir.is_empty() {
+        found.add(&key("dead_letter_dir"), "is empty; write a folder such as \"dead-letters\"".into());
+    }
+    found.octets(&key("dead_letter_max_bytes"), destination.dead_letter_max_bytes, 0, 1 << 40);
 
     let longest = beacon::max_line(http.max_head_bytes, http.max_body_bytes);
     let (ring, batch) = (&destination.ring, &destination.batch);
@@ -245,6 +255,32 @@ fn brokers(key: &str, brokers: &[Broker], found: &mut Problems) {
     }
 }
 
+fn tls(name: &str, destination: &DestinationConfig, found: &mut Problems) {
+    let key = |key: &str| format!("destinations.{name}.{key}");
+    let is_tls = |broker: &Broker| matches!(broker, Broker::Url(url) if url.is_tls());
+    let reached_by_tls = destination.brokers.iter().any(is_tls);
+    let (certificate, private) = (&destination.client_cert_file, &destination.client_key_file);
+    let files =
+        [("ca_file", &destination.ca_file), ("client_cert_file", certificate), ("client_key_file", private)];
+    for (name, file) in files {
+        if file.is_empty() {
+            continue;
+        }
+        if let Err(error) = File::open(file) {
+            found.add(&key(name), format!("cannot read {file}: {error}"));
+        } else if !reached_by_tls {
+            found.add(&key(name), "is of no use: no broker has a URL that begins with stomp+ssl://".into());
+        }
+    }
+    for (name, file, other) in
+        [("client_cert_file", certificate, private), ("client_key_file", private, certificate)]
+    {
+        if file.is_empty() && !other.is_empty() {
+            found.add(&key(name), "is empty; a certificate and its key go together".into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,7 +309,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 38] = [
+        let cases: [Case; 44] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -303,8 +339,26 @@ mod tests {
             (|c| pixel(c).destinations.push("main".into()), "routes.pixel.destinations", "twice"),
             (|c| main(c).brokers.push(Broker::Embedded), "destinations.main.brokers", "stands alone"),
             (|c| main(c).destination = "beacons".into(), "destinations.main.destination", "/queue/beacons"),
+            (|c| main(c).ca_file = "/nowhere".into(), "destinations.main.ca_file", "cannot read /nowhere: "),
+            (|c| main(c).ca_file = "Cargo.toml".into(), "destinations.main.ca_file", "stomp+ssl://"),
+            (
+                |c| main(c).client_cert_file = "Cargo.toml".into(),
+                "destinations.main.client_key_file",
+                "go together",
+            ),
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),
+            (
+                |c| main(c).max_attempts = 2,
+                "destinations.main.max_attempts",
+                "is 2; it has to be from 3 to 1000",
+            ),
+            (|c| main(c).dead_letter_dir.clear(), "destinations.main.dead_letter_dir", "\"dead-letters\""),
+            (
+                |c| main(c).dead_letter_max_bytes = usize::MAX,
+                "destinations.main.dead_letter_max_bytes",
+                "from 0 octets",
+            ),
             (|c| main(c).heart_beat = SECOND / 2, "destinations.main.heart_beat", "from 1s"),
             (
                 |c| main(c).backoff_max = Duration::ZERO,

@@ -1,18 +1,41 @@
 use std::{sync::Arc, time::Instant};
 
 use stompwire::publisher::{Outcome, Outcomes};
-use tokio::sync::watch;
+use tokio::{
+    select,
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout_at,
+};
 
 use super::{Readings, parcel::Parcel, put_away::put_away};
 use crate::{
     batch::Batch,
+    dead_letter::{DeadLetter, DeadLetterError, DeadLetters},
     ledger::{DropReason, Ledger},
-    spool::Spool,
+    spool::{Row, Spool},
     ticket::Ticket,
 };
 
 /// Outcomes taken at once.
 const AT_ONCE: usize = 256;
+
+/// Dead letters being written at once; above that outcomes wait.
+const MOST_LETTERS: usize = 16;
+
+/// Dead letters that are being written.
+#[derive(Default)]
+struct Letters {
+    tasks: JoinSet<Letter>,
+    /// Their beacons.
+    beacons: u64,
+}
+
+struct Letter {
+    count: u64,
+    row: Option<Row>,
+    written: Result<(), DeadLetterError>,
+}
 
 /// Where the outcomes of one destination go.
 pub(super) struct Recorder {
@@ -20,6 +43,7 @@ pub(super) struct Recorder {
     pub(super) ledger: Arc<Ledger>,
     pub(super) readings: Arc<Readings>,
     pub(super) spool: Option<Spool>,
+    pub(super) dead_letters: DeadLetters,
     /// By when everything must be told, once it is known.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
@@ -30,27 +54,56 @@ impl Recorder {
         let mut some = Vec::with_capacity(AT_ONCE);
         // At most what fits into the publisher's windows.
         let mut left = Vec::new();
-        while outcomes.recv_many(&mut some, AT_ONCE).await > 0 {
+        let mut letters = Letters::default();
+        loop {
+            let taken = select! {
+                biased;
+                Some(written) = letters.tasks.join_next() => {
+                    self.written(&mut letters, written);
+                    continue;
+                }
+                taken = outcomes.recv_many(&mut some, AT_ONCE), if letters.tasks.len() < MOST_LETTERS => taken,
+            };
+            if taken == 0 {
+                break;
+            }
             for outcome in some.drain(..) {
-                left.extend(self.record(outcome));
+                left.extend(self.record(outcome, &mut letters));
             }
         }
-        let Some(spool) = &self.spool else { return };
         let until = self.deadline.borrow().unwrap_or_else(Instant::now);
+        while let Ok(Some(written)) = timeout_at(until.into(), letters.tasks.join_next()).await {
+            self.written(&mut letters, written);
+        }
+        self.ledger.drop_beacons(DropReason::GivenUp, letters.beacons);
+        let Some(spool) = &self.spool else { return };
         put_away(spool, left, until, |count, reason, is_kept| {
             if is_kept { self.ledger.give_back(count) } else { self.ledger.drop_beacons(reason, count) }
         })
         .await;
     }
 
+    /// A dead letter is written, or cannot be: either way its batch leaves the spool.
+    fn written(&self, letters: &mut Letters, written: Result<Letter, JoinError>) {
+        // After a panic it is among those that are counted at the end.
+        let Ok(Letter { count, row, written }) = written else { return };
+        letters.beacons -= count;
+        let reason = match written {
+            Ok(()) => DropReason::DeadLettered,
+            Err(_) => DropReason::GivenUp,
+        };
+        self.ledger.drop_beacons(reason, count);
+        self.remove(row);
+    }
+
     /// Records one outcome. Returns the batch if it is neither confirmed nor anywhere but here, and why it will be dropped
     /// if it cannot be put elsewhere.
-    fn record(&self, outcome: Outcome<Parcel>) -> Option<(Batch, DropReason)> {
+    fn record(&self, outcome: Outcome<Parcel>, letters: &mut Letters) -> Option<(Batch, DropReason)> {
         let destination = &self.name;
         match outcome {
             Outcome::Confirmed { token, latency, .. } => {
                 self.readings.publish_seconds.observe(latency.as_secs_f64());
-                self.remove(&token);
+                self.remove(token.row);
                 self.ledger.confirm(token.batch.count);
                 token.batch.tickets.into_iter().for_each(Ticket::resolve);
                 None
@@ -73,19 +126,27 @@ impl Recorder {
                     %error,
                     "a batch cannot be sent; this is a defect in beacon-edge, please report it"
                 );
-                self.drop_for(DropReason::Unencodable, &token);
+                self.ledger.drop_beacons(DropReason::Unencodable, beacons);
+                self.remove(token.row);
                 None
             }
-            Outcome::GivenUp { token, attempts, error } => {
-                let beacons = token.batch.count;
+            Outcome::GivenUp { token: Parcel { batch, row, .. }, attempts, error } => {
+                let Batch { id, body, count, .. } = batch;
                 tracing::error!(
                     destination,
-                    beacons,
+                    batch = %id,
+                    beacons = count,
                     attempts,
                     error,
-                    "a batch was given up: it cost the connection each time it was sent"
+                    file = %self.dead_letters.path().display(),
+                    "a batch was given up: it cost the connection each time it was sent; it goes to the dead letters"
                 );
-                self.drop_for(DropReason::GivenUp, &token);
+                letters.beacons += count;
+                let dead_letters = self.dead_letters.clone();
+                letters.tasks.spawn(async move {
+                    let letter = DeadLetter { id, count, body, attempts, error };
+                    Letter { count, row, written: dead_letters.set_aside(letter).await }
+                });
                 None
             }
             // The enum may grow; an outcome not known here must not lose its beacons from the account.
@@ -96,13 +157,8 @@ impl Recorder {
         }
     }
 
-    fn drop_for(&self, reason: DropReason, parcel: &Parcel) {
-        self.ledger.drop_beacons(reason, parcel.batch.count);
-        self.remove(parcel);
-    }
-
-    fn remove(&self, parcel: &Parcel) {
-        if let (Some(spool), Some(row)) = (&self.spool, parcel.row) {
+    fn remove(&self, row: Option<Row>) {
+        if let (Some(spool), Some(row)) = (&self.spool, row) {
             spool.remove(row);
             self.readings.removed();
         }

@@ -94,19 +94,23 @@ struct Carrier {
     episode: Episode,
 }
 
-/// Batches to the publisher and the spool, until they end or the deadline passes.
-pub(super) async fn feed(
+/// Batches to the publisher and the spool, until they end or the deadline passes. What an earlier run left is counted at
+/// once.
+pub(super) fn feed(
     delivered: Delivered,
     spool: Spool,
     publisher: Publisher<Parcel>,
     deadline: watch::Receiver<Option<Instant>>,
-) {
+) -> impl Future<Output = ()> + Send {
     let mut carrier = Carrier::new(delivered, spool, publisher.board());
-    let in_time = carrier.carry(&publisher, deadline.clone()).await;
-    // Without a deadline the process is going down in disorder: do not wait.
-    let until = deadline.borrow().unwrap_or_else(Instant::now);
-    let patience = carrier.finish(&publisher, last_writes(until), in_time).await;
-    publisher.close(patience).await;
+    carrier.note_state();
+    async move {
+        let in_time = carrier.carry(&publisher, deadline.clone()).await;
+        // Without a deadline the process is going down in disorder: do not wait.
+        let until = deadline.borrow().unwrap_or_else(Instant::now);
+        let patience = carrier.finish(&publisher, last_writes(until), in_time).await;
+        publisher.close(patience).await;
+    }
 }
 
 /// When to begin with the last writes.
@@ -148,7 +152,6 @@ impl Carrier {
         let mut passed = std::pin::pin!(passed(deadline, last_writes));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.note_state();
         loop {
             let takes = self.board.takes();
             self.settle(takes);

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     batch::Batch,
+    brokers::publisher_options,
     config::{Broker, Config},
-    delivery::publisher_options,
 };
 
 /// Batches read at once.

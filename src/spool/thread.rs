@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Level, Refused, Row, SpoolOptions, State,
+    Level, Refused, Row, SpoolOptions, State, Synchronous,
     aside::{folder, set_aside},
     disk::FreeSpace,
     open::{Missing, Unusable},
@@ -64,7 +64,9 @@ pub(super) struct Worker {
     backoff: Duration,
     remove_at: Option<Instant>,
     shrunk_at: Option<Instant>,
-    /// When the write-ahead log is emptied, unless there is something to do before.
+    /// When the file's name was last looked at.
+    looked_at: Option<Instant>,
+    /// When the write-ahead log is emptied.
     rest_at: Option<Instant>,
 }
 
@@ -107,6 +109,7 @@ impl Worker {
             backoff: BACKOFF_MIN,
             remove_at: None,
             shrunk_at: None,
+            looked_at: None,
             rest_at: None,
         }
     }
@@ -203,7 +206,12 @@ impl Worker {
     }
 
     fn has_committed(&mut self, committed: &Committed, waiting: Vec<Waiting>) {
-        self.rest_at = Some(Instant::now() + IDLE);
+        let soon = Instant::now() + IDLE;
+        self.rest_at = match self.options.synchronous {
+            // Everything is on disk already: when there is nothing else to do.
+            Synchronous::Full => Some(soon),
+            Synchronous::Normal => self.rest_at.or(Some(soon)),
+        };
         let damaged = committed.damaged;
         if damaged.batches > 0 {
             self.shared.change(|figures| {
@@ -283,8 +291,11 @@ impl Worker {
                     self.before = Some(store.before());
                     store.abandon();
                 }
-                self.set_aside(&reason);
-                self.open();
+                // Not at once: a disk that spoils every file must not be given many.
+                self.backoff = self.backoff.max(IDLE);
+                if self.set_aside(&reason) {
+                    self.is_in_trouble(format!("its file was set aside: {reason}"), false);
+                }
             }
         }
     }
@@ -401,6 +412,13 @@ impl Worker {
     fn tidy(&mut self) {
         let now = Instant::now();
         let Some(store) = &mut self.store else { return };
+        if self.looked_at.is_none_or(|at| now - at >= IDLE) {
+            self.looked_at = Some(now);
+            if !store.is_in_place() {
+                return self
+                    .has_failed(Unusable::Disk("its file was moved or deleted while it was used".into()));
+            }
+        }
         let done = if store.is_worth_shrinking() && self.shrunk_at.is_none_or(|at| now - at >= SHRINK) {
             self.shrunk_at = Some(now);
             store.shrink()

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: HTTP clients with a memory, a consumer with a judgement, readings of metrics.
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod program;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},

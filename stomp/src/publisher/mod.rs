@@ -77,7 +77,7 @@ pub enum Outcome<T> {
         /// Whether it was ever handed to a connection, so that the broker may have it.
         attempts: u32,
     },
-    /// It cost its connection each time it was sent, at the last alone: see [`PublisherOptions::max_attempts`]. A broker
+    /// It cost its connection each time it was sent, at the last alone, and others passed: see [`PublisherOptions::max_attempts`]. A broker
     /// may have it nevertheless.
     GivenUp {
         /// The message's token.
@@ -103,6 +103,8 @@ struct Retained<T> {
     attempts: u32,
     /// Connections lost while it was in flight.
     losses: u32,
+    /// How many messages had been confirmed at the last of them.
+    confirmed_then: u64,
     sent_at: Instant,
     _room: [OwnedSemaphorePermit; 2],
 }
@@ -246,8 +248,14 @@ impl<'a, T: Send + 'static> Place<'a, T> {
 
     fn retain(self, message: Message<T>) -> (&'a Publisher<T>, Retained<T>) {
         debug_assert!(message.body.len() <= self.octets, "a place for fewer octets");
-        let retained =
-            Retained { message, attempts: 0, losses: 0, sent_at: Instant::now(), _room: self.room };
+        let retained = Retained {
+            message,
+            attempts: 0,
+            losses: 0,
+            confirmed_then: 0,
+            sent_at: Instant::now(),
+            _room: self.room,
+        };
         (self.publisher, retained)
     }
 }

@@ -1,10 +1,12 @@
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use crate::pool::{BrokerStatus, Seats};
 
 /// Where a lane stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +90,7 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Board {
     lanes: Mutex<Vec<LaneStatus>>,
+    seats: Arc<Seats>,
     connects: AtomicU64,
     failures: AtomicU64,
     confirmed: AtomicU64,
@@ -97,7 +100,7 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(super) fn new(lanes: usize, seats: Arc<Seats>) -> Self {
         let lane = LaneStatus {
             broker: String::new(),
             state: LaneState::Connecting,
@@ -109,6 +112,7 @@ impl Board {
         };
         Self {
             lanes: Mutex::new(vec![lane; lanes]),
+            seats,
             connects: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -129,6 +133,12 @@ impl Board {
     pub fn takes(&self) -> bool {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.iter().any(|lane| lane.state == LaneState::Connected)
+    }
+
+    /// What is known of each broker, in the order of the options.
+    #[must_use]
+    pub fn brokers(&self) -> Vec<BrokerStatus> {
+        self.seats.readings()
     }
 
     /// Counts since the start.
