@@ -75,7 +75,7 @@ fn text(octets: &[u8]) -> String {
 fn appends_until_it_is_killed() {
     let Some(path) = std::env::var_os(FILE) else { return };
     let mut options = options(Path::new(&path));
-    if Uuid::now_v7().as_bytes()[15] % 2 == 0 {
+    if Uuid::now_v7().as_bytes()[15].is_multiple_of(2) {
         options.synchronous = Synchronous::Full;
     }
     let (spool, _thread) = Spool::start(options).unwrap();
@@ -107,7 +107,7 @@ fn what_was_appended_survives_kill_9_and_nothing_comes_twice() {
     let path = folder.path().join("main.spool");
     let mut owed = BTreeSet::<Uuid>::new();
     let mut last_row = None::<Row>;
-    for round in 0..25_usize {
+    for round in 0..20_usize {
         let mut process = child("appends_until_it_is_killed", &path).stdout(Stdio::piped()).spawn().unwrap();
         let mut removed = BTreeSet::new();
         let mut lines = BufReader::new(process.stdout.take().unwrap());

@@ -85,7 +85,8 @@ impl Rig {
 }
 
 fn batch(body: &str, count: u64) -> Batch {
-    Batch { id: Uuid::now_v7(), body: Bytes::copy_from_slice(body.as_bytes()), count, tickets: Vec::new() }
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    Batch { id: Uuid::now_v7(), body, count, tickets: Vec::new() }
 }
 
 fn level(batches: u64, beacons: u64, octets: u64) -> Level {

@@ -182,10 +182,28 @@ fn a_file_that_goes_bad_while_it_is_used_is_set_aside_and_its_beacons_counted() 
     assert_eq!(rig.read(Some(rows[100])).map(|read| read.len()), Err(Refused::Failing));
     assert_eq!(rig.spool.damage(), Damage { files: 1, batches: 0, beacons: 1200 });
     assert_eq!(rig.spool.level(), Level::default());
+    let State::Failing(told) = rig.state() else { panic!() };
+    assert!(told.contains("set aside"), "{told}");
+    rig.wait(|state| *state == State::Working);
     let row = rig.append(&batch("new\n", 1)).unwrap();
     assert!(row > rows[399], "a row is not used again, whatever file it is in");
     assert_eq!(rig.bodies(), ["new\n"]);
     assert_eq!(aside_of(folder.path()).len(), 1);
+}
+
+#[test]
+fn a_file_that_is_deleted_while_it_is_used_is_noticed_and_its_beacons_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("main.spool");
+    let rig = Rig::start(options(&path));
+    let row = rig.append(&batch("a\nb\n", 2)).unwrap();
+    fs::remove_file(&path).unwrap();
+    rig.wait_until(|spool| spool.damage().beacons == 2);
+    rig.wait(|state| *state == State::Working);
+    assert!(rig.append(&batch("c\n", 1)).unwrap() > row);
+    assert_eq!(rig.bodies(), ["c\n"]);
+    assert_eq!((rig.spool.recovered(), rig.spool.level()), (Level::default(), level(1, 1, 2)));
+    assert!(path.exists());
 }
 
 #[test]
