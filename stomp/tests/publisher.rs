@@ -75,7 +75,7 @@ async fn every_message_is_confirmed_with_its_headers() {
     publish(&publisher, 0..500).await;
     let seen = confirmed(&mut outcomes, 500).await;
     assert!(seen.values().all(|&attempts| attempts == 1));
-    let first = broker.peek("q", 500).into_iter().find(|message| message.body() == "0").unwrap();
+    let first = broker.peek("q", 500).into_iter().find(|message| message.body() == b"0").unwrap();
     for (name, value) in [("persistent", "true"), ("amqp-message-id", "id-0"), ("n", "0")] {
         assert_eq!(first.header(name), Some(value));
     }
