@@ -264,6 +264,34 @@ fn state_of(path: &Path) -> [Option<Vec<u8>>; 3] {
 }
 
 #[test]
+fn salvage_copies_what_can_be_read_around_what_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, new) = (folder.path().join("main.spool"), folder.path().join("saved.spool"));
+    filled(&path, (0..400).map(|number| format!("{number} {}\n", "x".repeat(2500))));
+    let mut octets = fs::read(&path).unwrap();
+    // Two places, of one row a page.
+    for page in [60, 61, 62, 200] {
+        octets[page * 4096..][..4096].fill(0x5A);
+    }
+    fs::write(&path, &octets).unwrap();
+    let arguments = ["spool", "salvage", path.to_str().unwrap(), new.to_str().unwrap()];
+    let output = beacon_edge(&arguments);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", text(&output.stderr));
+    assert!(said.contains("396 batches, 396 beacons saved") && said.contains("at 2 places"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), octets, "the corrupt one is as it was");
+
+    let (spool, thread) = Spool::start(options(&new)).unwrap();
+    let read = runtime().block_on(spool.read(None, usize::MAX, usize::MAX)).unwrap();
+    let numbers: Vec<u64> =
+        read.iter().map(|(_, batch)| text(&batch.body).split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|one, other| one < other), "in order");
+    assert_eq!((numbers.len(), spool.damage().files), (396, 0));
+    thread.join(Instant::now() + LIMIT);
+    assert_eq!(beacon_edge(&arguments).status.code(), Some(2), "a file that is there is not written over");
+}
+
+#[test]
 fn replay_publishes_a_file_and_deletes_what_is_confirmed() {
     let vhost = shared().new_vhost().unwrap();
     vhost.declare_queue("beacons", &QueueOptions::default()).unwrap();

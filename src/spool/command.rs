@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{inspect, replay};
+use super::{inspect, replay, salvage};
 use crate::config::Config;
 
 /// Something is left, or something is wrong with a file.
@@ -20,6 +20,8 @@ pub enum SpoolCommand {
     Inspect(Inspect),
     /// Publish what is in a file, deleting each batch when the broker has confirmed it.
     Replay(Replay),
+    /// Copy what can still be read of a corrupt file to a new one, for replay.
+    Salvage(Salvage),
 }
 
 /// `beacon-edge spool inspect`
@@ -53,12 +55,24 @@ pub struct Replay {
     config: Option<PathBuf>,
 }
 
+/// `beacon-edge spool salvage`
+#[derive(Debug, clap::Args)]
+pub struct Salvage {
+    /// The corrupt file. It is not changed.
+    #[arg(value_name = "PATH")]
+    pub(super) path: PathBuf,
+    /// The new file.
+    #[arg(value_name = "NEW")]
+    pub(super) new: PathBuf,
+}
+
 impl SpoolCommand {
     /// The configuration that was named.
     #[must_use]
     pub fn config_file(&self) -> Option<&Path> {
         match self {
             Self::Inspect(Inspect { config, .. }) | Self::Replay(Replay { config, .. }) => config.as_deref(),
+            Self::Salvage(_) => None,
         }
     }
 
@@ -69,6 +83,7 @@ impl SpoolCommand {
         match self {
             Self::Inspect(arguments) => inspect::run(arguments, config),
             Self::Replay(arguments) => replay::run(arguments, config),
+            Self::Salvage(arguments) => salvage::run(arguments),
         }
     }
 }

@@ -126,7 +126,7 @@ fn tell(text: &mut String, path: &Path, verify: bool) -> Result<bool, fmt::Error
         writeln!(text, "  {} damaged batches set aside in the table `damaged`", contents.set_aside)?;
     }
     if let Some(reason) = &contents.broken {
-        writeln!(text, "  cannot be read any further: {reason}")?;
+        writeln!(text, "  cannot be read any further: {reason}; see `spool salvage`")?;
     }
     Ok(contents.is_whole())
 }
@@ -169,7 +169,7 @@ pub(super) fn look(path: &Path, verify: bool) -> Result<Contents, String> {
 }
 
 /// The process that has the file open for writing.
-fn user(path: &Path) -> io::Result<Option<i32>> {
+pub(super) fn user(path: &Path) -> io::Result<Option<i32>> {
     let file = File::open(path)?;
     let lock = Flock { start: LOCKS.0, length: LOCKS.1, ..Flock::from(FlockType::ReadLock) };
     let held = fcntl_getlk(&file, &lock)?;
@@ -178,16 +178,20 @@ fn user(path: &Path) -> io::Result<Option<i32>> {
         .map(|held| held.pid.map_or(0, |pid| pid.as_raw_nonzero().get())))
 }
 
-fn read(path: &Path, verify: bool) -> rusqlite::Result<Contents> {
+/// Opens a file for reading alone.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = if has_log {
-        Connection::open_with_flags(path, flags)?
-    } else {
-        // SQLite would make files beside it even for reading.
-        flags |= OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags(unchanging(path), flags)?
-    };
+    if has_log {
+        return Connection::open_with_flags(path, flags);
+    }
+    // SQLite would make files beside it even for reading.
+    flags |= OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(unchanging(path), flags)
+}
+
+fn read(path: &Path, verify: bool) -> rusqlite::Result<Contents> {
+    let connection = connect(path)?;
     let set_aside = connection.query_row("SELECT count(*) FROM damaged", [], |row| row.get::<_, i64>(0))?;
     let mut contents = Contents { set_aside: set_aside.unsigned_abs(), ..Contents::default() };
     let body = if verify { "body" } else { "NULL" };

@@ -11,7 +11,7 @@
 //! | `aside.rs` | files that cannot be used, kept under another name |
 //! | `format.rs` | the schema and its version |
 //! | `disk.rs` | free space |
-//! | `command.rs`, `inspect.rs`, `replay.rs` | `beacon-edge spool …`: looking at files, publishing one that was left over |
+//! | `command.rs`, `inspect.rs`, `replay.rs`, `salvage.rs` | `beacon-edge spool …`: looking at files, publishing one that was left over, saving what a corrupt one holds |
 //!
 //! What an operator needs to know is in `docs/spool.md`.
 
@@ -24,6 +24,7 @@ mod inspect;
 mod open;
 mod repair;
 mod replay;
+mod salvage;
 mod shared;
 mod store;
 mod thread;

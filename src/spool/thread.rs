@@ -245,6 +245,7 @@ impl Worker {
             }
             Err(error) => {
                 self.has_failed(error.into());
+                self.settle();
                 Err(Refused::Failing)
             }
         }
