@@ -10,7 +10,7 @@ use std::{
 };
 
 use beacon_edge::{
-    Config, Edge,
+    Config, Edge, check,
     config::{Broker, LogConfig, LogFormat},
     edge::Report,
 };
@@ -34,6 +34,9 @@ struct Cli {
 enum Command {
     /// Run the edge server (the default).
     Serve(Serve),
+    /// Connect to every broker, say whether it lets us in and whether what we publish to is there, and exit: 0 if so, 1 if
+    /// not, 2 if the configuration is wrong. Publishes and declares nothing.
+    Check(Serve),
     /// Print the configuration in force as TOML, passwords hidden, and exit.
     Config(Serve),
 }
@@ -52,10 +55,11 @@ const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (prints, arguments) = match cli.command {
-        Some(Command::Config(arguments)) => (true, arguments),
-        Some(Command::Serve(arguments)) => (false, arguments),
-        None => (false, cli.serve),
+    let (prints, checks, arguments) = match cli.command {
+        Some(Command::Config(arguments)) => (true, false, arguments),
+        Some(Command::Check(arguments)) => (false, true, arguments),
+        Some(Command::Serve(arguments)) => (false, false, arguments),
+        None => (false, false, cli.serve),
     };
     // What is not Unicode in one of our variables makes a value that is refused by name.
     let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
@@ -72,11 +76,27 @@ fn main() -> ExitCode {
         drop(write!(std::io::stdout(), "{}", config.to_toml()));
         return ExitCode::SUCCESS;
     }
+    if checks {
+        return check(&config);
+    }
     if let Err(error) = start_log(&config.log) {
         eprintln!("beacon-edge: log.level: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
     serve(&config, arguments.config.as_deref())
+}
+
+fn check(config: &Config) -> ExitCode {
+    let report = match check::run(config) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("beacon-edge: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    // A closed pipe is the reader's choice.
+    drop(write!(std::io::stdout(), "{report}"));
+    if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
