@@ -20,6 +20,8 @@ pub mod intake;
 pub mod ledger;
 pub mod metrics;
 pub mod ring;
+pub mod spool;
+pub mod ticket;
 pub mod watch;
 
 pub use config::Config;

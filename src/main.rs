@@ -13,6 +13,7 @@ use beacon_edge::{
     Config, Edge, check,
     config::{Broker, LogConfig, LogFormat},
     edge::Report,
+    spool::command::SpoolCommand,
 };
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +40,9 @@ enum Command {
     Check(Serve),
     /// Print the configuration in force as TOML, passwords hidden, and exit.
     Config(Serve),
+    /// Look at the spool's files, or publish one that was left over.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,17 +63,12 @@ fn main() -> ExitCode {
         Some(Command::Config(arguments)) => (true, false, arguments),
         Some(Command::Check(arguments)) => (false, true, arguments),
         Some(Command::Serve(arguments)) => (false, false, arguments),
+        Some(Command::Spool(command)) => return spool(&command),
         None => (false, false, cli.serve),
     };
-    // What is not Unicode in one of our variables makes a value that is refused by name.
-    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let config = match Config::load(arguments.config.as_deref(), environment) {
+    let config = match load(arguments.config.as_deref()) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("beacon-edge: {error}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(status) => return status,
     };
     if prints {
         // A closed pipe is the reader's choice.
@@ -97,6 +96,28 @@ fn check(config: &Config) -> ExitCode {
     // A closed pipe is the reader's choice.
     drop(write!(std::io::stdout(), "{report}"));
     if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn load(file: Option<&Path>) -> Result<Config, ExitCode> {
+    // What is not Unicode in one of our variables makes a value that is refused by name.
+    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    Config::load(file, environment).map_err(|error| {
+        eprintln!("beacon-edge: {error}");
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
+fn spool(command: &SpoolCommand) -> ExitCode {
+    let config = match load(command.config_file()) {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    if let Err(error) = start_log(&config.log) {
+        eprintln!("beacon-edge: log.level: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    command.run(&config)
 }
 
 fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
@@ -148,7 +169,16 @@ fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
 /// The one line about what was confirmed and what was not.
 fn tell(report: &Report) -> ExitCode {
     let (took, cut) = (report.took, report.connections_cut);
-    if report.is_clean() {
+    if report.is_clean() && report.in_spool() > 0 {
+        let spooled = report.in_spool();
+        tracing::info!(
+            ?took,
+            connections_cut = cut,
+            spooled,
+            "stopped, nothing was lost: {spooled} beacons are in the spool and will be sent by the next run; {report}"
+        );
+        ExitCode::SUCCESS
+    } else if report.is_clean() {
         tracing::info!(?took, connections_cut = cut, "stopped, everything accepted was delivered; {report}");
         ExitCode::SUCCESS
     } else {

@@ -451,7 +451,7 @@ fn check_says_what_would_become_of_beacons_and_leaves_no_trace() {
 /// A frame over the broker's limit looks so: the connection is closed without a word, each time. RabbitMQ 3.10 has no
 /// such limit below 128 MiB, so the broker is the one in memory.
 #[test]
-fn a_poisoned_batch_is_given_up_and_the_line_goes_on() {
+fn a_poisoned_batch_is_set_aside_and_the_line_goes_on() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let broker = runtime.block_on(stompwire::broker::Broker::builder().start()).unwrap();
     broker.faults().poison(Some(b"seq=13&"));
@@ -489,5 +489,12 @@ fn a_poisoned_batch_is_given_up_and_the_line_goes_on() {
     until("ready", || edge.readiness().0 == 200);
     let log = edge.end();
     assert_eq!(lines(&log, "ERROR").len(), 1, "{log}");
+    let letter = std::fs::read_to_string(letters.path().join("main.ndjson")).unwrap();
+    let (head, beacon) = letter.split_once('\n').unwrap();
+    assert!(
+        head.starts_with("{\"dead_letter\":1,") && head.contains("the server closed the connection"),
+        "{head}"
+    );
+    assert!(beacon.contains("seq=13&") && beacon.lines().count() == 1, "{beacon}");
     runtime.block_on(broker.shutdown());
 }

@@ -309,7 +309,7 @@ mod tests {
             ),
             [
                 "unknown key `colour` at the top level, line 1; there is `admin`, `destinations`, `http`, `log`, \
-                 `routes`, `shutdown`",
+                 `routes`, `shutdown`, `spool`",
                 "unknown section [destinations.main.rign], line 7; did you mean `ring`?",
                 "unknown section [htpp], line 5; did you mean `http`?",
                 "unknown key `listne` in [http], line 4; did you mean `listen`?",

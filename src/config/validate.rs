@@ -10,6 +10,7 @@ use super::broker::Broker;
 use super::model::{Config, DestinationConfig, HttpConfig, RouteConfig};
 use crate::beacon;
 use crate::ring;
+use crate::ticket::Ack;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -18,6 +19,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// RabbitMQ closes a STOMP connection on a frame of more than 4 MiB; the frame's head needs some of it.
 const MAX_MESSAGE: usize = 4 * MIB - 64 * KIB;
 const MAX_NAME: usize = 64;
+/// Clients and proxies give up long before.
+const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// All that is wrong with `config`.
 pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
@@ -52,7 +55,7 @@ impl Problems {
         (least, most): (T, T),
         shown: impl Fn(&T) -> String,
     ) {
-        if value < least || value > most {
+        if !(&least..=&most).contains(&&value) {
             let what =
                 format!("is {}; it has to be from {} to {}", shown(&value), shown(&least), shown(&most));
             self.add(key, what);
@@ -141,6 +144,10 @@ fn admin_log_shutdown(config: &Config, found: &mut Problems) {
         found.add("log.level", format!("{error}; write for example \"info\" or \"warn,beacon_edge=debug\""));
     }
     found.time("shutdown.deadline", config.shutdown.deadline, Duration::ZERO, HOUR);
+    if config.spool.dir.is_empty() {
+        found.add("spool.dir", "is empty; write for example \"spool\" or \"/var/lib/beacon-edge\"".into());
+    }
+    found.octets("spool.min_free_bytes", config.spool.min_free_bytes, 0, 1 << 44);
 }
 
 fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems) {
@@ -156,6 +163,17 @@ fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems)
     }
     if route.destinations.is_empty() {
         found.add(&key("destinations"), "is empty; name at least one of [destinations]".into());
+    }
+    found.time(&key("ack_timeout"), route.ack_timeout, Duration::from_millis(10), MAX_ACK_TIMEOUT);
+    let embedded = |name: &&String| {
+        config.destinations.get(*name).is_some_and(|it| it.brokers.contains(&Broker::Embedded))
+    };
+    if let Some(name) = route.destinations.iter().find(embedded).filter(|_| route.ack == Ack::Spooled) {
+        let what = format!(
+            "\"spooled\" cannot be kept with [destinations.{name}]: its broker is the embedded one, which has \
+             beacons in memory only; name a RabbitMQ there, or write \"accepted\" or \"confirmed\""
+        );
+        found.add(&key("ack"), what);
     }
     for (index, destination) in route.destinations.iter().enumerate() {
         if !config.destinations.contains_key(destination) {
@@ -214,6 +232,11 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
     found.count(&key("batch.max_beacons"), batch.max_beacons, 1, 1_000_000);
     found.octets(&key("batch.max_bytes"), batch.max_bytes, 1, MAX_MESSAGE);
     found.time(&key("batch.linger"), batch.linger, Duration::ZERO, Duration::from_secs(60));
+    let spool = &destination.spool;
+    // Less than a few batches would be full at once.
+    found.octets(&key("spool.max_bytes"), spool.max_bytes, MIB.max(4 * batch.max_bytes), 1 << 44);
+    found.within(&key("spool.drain_share"), spool.drain_share, (0.01, 1.0), f64::to_string);
+    found.time(&key("spool.after"), spool.after, Duration::ZERO, Duration::from_secs(60));
     for (bound, octets) in [("ring.max_bytes", ring.max_bytes), ("window_bytes", destination.window_bytes)] {
         if (1..longest).contains(&octets) {
             let what = format!(
@@ -291,7 +314,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 40] = [
+        let cases: [Case; 45] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -363,6 +386,11 @@ mod tests {
                 "destinations.main.ring.max_bytes",
                 "raise it or lower those",
             ),
+            (|c| c.spool.dir.clear(), "spool.dir", "is empty"),
+            (|c| pixel(c).ack = Ack::Spooled, "routes.pixel.ack", "in memory only"),
+            (|c| pixel(c).ack_timeout = HOUR, "routes.pixel.ack_timeout", "to 300s"),
+            (|c| main(c).spool.max_bytes = 0, "destinations.main.spool.max_bytes", "from 1048576 octets"),
+            (|c| main(c).spool.drain_share = 1.5, "destinations.main.spool.drain_share", "from 0.01 to 1"),
             (|c| main(c).batch.max_bytes = 0, "destinations.main.batch.max_bytes", "from 1 octets"),
         ];
         for (change, key, says) in cases {

@@ -56,7 +56,7 @@ fn encode(c: &mut Criterion) {
     let wire = frames::messages(1);
     let received = Decoder::new(Limits::default()).decode(&mut wire.clone());
     let received = received.expect("well-formed").expect("whole");
-    let body = received.body().clone();
+    let body = received.body_bytes();
     group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes: wire.len() as u64 });
     let mut dst = BytesMut::with_capacity(1024);
     group.bench_function("message_342B_passed_on", |b| {

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     client.say(&Frame::send("/queue/a", "body with a NUL: \0").with_header("note", "a:b\nc")).await?;
     let send = server.hear().await?;
-    println!("note {:?}, body {:?}", send.header("note"), send.body());
+    println!("note {:?}, body {:?}", send.header("note"), send.body_bytes());
     assert_eq!(send.header("note"), Some("a:b\nc"));
     Ok(())
 }

@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let subscribe = Subscribe::to(destination).with_headers(arguments.headers().iter());
     let mut orders = client.subscribe(subscribe).await?;
     let order = orders.next().await.ok_or("the subscription has ended")??;
-    println!("{}: {:?}", order.header("message-id").unwrap_or("?"), order.body());
+    println!("{}: {:?}", order.header("message-id").unwrap_or("?"), order.body_bytes());
     // With a receipt: the queue has dropped the message when it comes.
     orders.ack_with_receipt(&order).await?.await?;
     client.close(Duration::from_secs(5)).await?;

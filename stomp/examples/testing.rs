@@ -30,7 +30,7 @@ async fn store_order(url: &str, order: &str) -> Result<(), Box<dyn Error>> {
 async fn an_order_is_stored() -> Result<(), Box<dyn Error>> {
     let broker = Broker::builder().start().await?;
     store_order(&broker.url(), "two apples").await?;
-    assert_eq!(broker.peek("orders", 10)[0].body(), "two apples");
+    assert_eq!(broker.peek("orders", 10)[0].body(), b"two apples");
     broker.shutdown().await;
     Ok(())
 }

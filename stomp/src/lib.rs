@@ -31,7 +31,7 @@
 //!
 //! let mut orders = client.subscribe(Subscribe::to("/queue/orders")).await?;
 //! let order = orders.next().await.ok_or("the connection was closed")??;
-//! assert_eq!(order.body(), "two apples");
+//! assert_eq!(order.body(), b"two apples");
 //! orders.ack(&order).await?;
 //! client.close(std::time::Duration::from_secs(5)).await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();

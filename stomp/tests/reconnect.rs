@@ -46,7 +46,7 @@ async fn subscriptions_are_made_anew_once_each_and_what_waited_is_not_seen_twice
         peer.message(1, ack).await;
     }
     let a = messages.next().await.unwrap().unwrap();
-    assert_eq!(a.body(), "body a");
+    assert_eq!(a.body(), b"body a");
     drop(peer);
     until(&client, "waiting", |state| matches!(state, State::Waiting { .. })).await;
 
@@ -392,7 +392,7 @@ async fn without_reconnect_a_lost_connection_is_the_end() {
     drop(peer);
     until(&client, "closed", State::is_closed).await;
     // What has arrived can still be taken, and is the server's to deliver again.
-    assert_eq!(messages.next().await.unwrap().unwrap().body(), "body b");
+    assert_eq!(messages.next().await.unwrap().unwrap().body(), b"body b");
     let end = messages.next().await.unwrap();
     assert!(matches!(end, Err(SubscriptionError::Closed(ConnectionError::ClosedByServer))), "{end:?}");
     assert!(messages.next().await.is_none());

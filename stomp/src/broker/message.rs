@@ -59,7 +59,7 @@ impl Message {
             headers.push(name, value);
         }
         let body = send.body();
-        let body = if body.len() < COPY_BODY { Bytes::copy_from_slice(body) } else { body.clone() };
+        let body = if body.len() < COPY_BODY { Bytes::copy_from_slice(body) } else { send.body_bytes() };
         let head: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let octets = head + body.len();
         Arc::new(Self { frame: Frame::from_parts(Command::Message, headers, body), octets })
@@ -130,7 +130,7 @@ impl Delivery {
                 plain(name) && plain(value) && !name.contains(':')
             })
             .collect();
-        let frame = Frame::from_parts(Command::Message, headers, self.message.frame.body().clone());
+        let frame = Frame::from_parts(Command::Message, headers, self.message.frame.body_bytes());
         if let Err(error) = encoder.enqueue(&frame, added, session.outbox()) {
             crate::log::debug!(%error, "a message is not written");
         }

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use futures_core::Stream;
 
 use super::{
@@ -37,8 +38,14 @@ impl Message {
 
     /// The body.
     #[must_use]
-    pub const fn body(&self) -> &bytes::Bytes {
+    pub fn body(&self) -> &[u8] {
         self.frame.body()
+    }
+
+    /// The body, shared, not copied.
+    #[must_use]
+    pub fn body_bytes(&self) -> Bytes {
+        self.frame.body_bytes()
     }
 
     /// The headers.

@@ -3,7 +3,7 @@
 //! A head that is whole and usual is read in one pass ([`head`]); any other line by line. What has been scanned is
 //! remembered across calls, so each octet is looked at once, or twice in a head that is not whole at first or not usual:
 //! time is linear in octets whatever the chunking. Octets stay in the caller's buffer until a frame, or a part of one, is whole; it is then split
-//! off without copying, and the only allocation is the table of its headers.
+//! off without copying, and the only allocation is the table of its headers, where they are many or unusual.
 
 mod head;
 mod parts;
@@ -13,10 +13,11 @@ use alloc::{string::String, vec::Vec};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
-    Command, DecodeError, Frame, Headers, Lenience, Limits, Version, escape::Escaping, headers::Span,
+    Command, DecodeError, Frame, Headers, Lenience, Limits, Version,
+    escape::Escaping,
+    headers::{CONTENT_LENGTH, Lines, Span, Table},
 };
 
-use head::WholeHead;
 pub use parts::Part;
 
 /// A resumable decoder for one connection, client or server side.
@@ -44,7 +45,9 @@ pub struct Decoder {
     scanned: usize,
     /// Where the line being read starts.
     line_start: usize,
-    /// Kept from frame to frame, so that a frame allocates its exact table once.
+    /// The headers of a usual head.
+    lines: Lines,
+    /// The headers of any other, or none. Kept from frame to frame, so that a frame allocates its exact table once.
     spans: Vec<Span>,
     /// End-of-lines since the last frame or the last [`Decoder::forgive_eols`].
     eols: usize,
@@ -78,6 +81,14 @@ enum Body {
     Long,
 }
 
+/// What is to be taken from the front of the buffer.
+struct Found {
+    command: Command,
+    head: usize,
+    /// Where the frame's NUL is. `None`: the head alone is taken, and the state is [`State::Long`].
+    end: Option<usize>,
+}
+
 /// How a body ends.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
@@ -100,6 +111,7 @@ impl Decoder {
             state: State::Between,
             scanned: 0,
             line_start: 0,
+            lines: Lines::new(),
             spans: Vec::new(),
             eols: 0,
             failed: None,
@@ -139,10 +151,15 @@ impl Decoder {
     /// # Errors
     /// Any [`DecodeError`] is final: further calls repeat it.
     pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
-        self.until_failed(|decoder| decoder.advance::<false>(src))
+        // The frame is made where it is returned: what is written piece by piece is slow to move at once.
+        match self.until_failed(|decoder| decoder.advance::<false>(src))? {
+            Some(found) => Ok(Some(self.take(src, &found))),
+            None => Ok(None),
+        }
     }
 
     /// An error is final.
+    #[inline]
     fn until_failed<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
@@ -157,20 +174,19 @@ impl Decoder {
         result
     }
 
-    /// The next frame. With `PARTS` its body may be left in `src`: then the state is [`State::Long`].
-    fn advance<const PARTS: bool>(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
-        loop {
+    /// Finds the next frame, or with `PARTS` the head of a long one.
+    fn advance<const PARTS: bool>(&mut self, src: &mut BytesMut) -> Result<Option<Found>, DecodeError> {
+        let (command, head, ending) = loop {
             match self.state {
                 State::Between => {
                     if !self.skip_eols(src)? {
                         return Ok(None);
                     }
-                    self.state = if let Some(WholeHead { command, plain }) = self.whole_head(src) {
-                        let ending = self.finish_head::<PARTS>(command, plain, src)?;
-                        State::Body { command, head: self.scanned, ending }
-                    } else {
-                        State::Command
-                    };
+                    if let Some(head) = self.whole_head(src) {
+                        let ending = self.finish_whole_head::<PARTS>(&head, src)?;
+                        break (head.command, self.scanned, ending);
+                    }
+                    self.state = State::Command;
                 }
                 State::Command => {
                     let Some((start, end)) = self.next_line(src)? else { return Ok(None) };
@@ -184,56 +200,81 @@ impl Decoder {
                     if start < end {
                         self.header_line(&src[start..end], start)?;
                     } else {
-                        let ending = self.finish_head::<PARTS>(command, false, src)?;
-                        self.state = State::Body { command, head: self.scanned, ending };
+                        let ending = self.finish_head::<PARTS>(command, src)?;
+                        break (command, self.scanned, ending);
                     }
                 }
-                State::Body { command, head, ending } => {
-                    let body = match ending {
-                        Ending::Counted(length) => self.counted_body(src, head, length)?,
-                        Ending::Nul => self.body_up_to_nul::<PARTS>(src, command, head)?,
-                    };
-                    return Ok(match body {
-                        Body::Incomplete => None,
-                        Body::EndsAt(end) => Some(self.take_frame(src, command, head, end)),
-                        Body::Long => Some(self.take_head(src, command, head, ending)),
-                    });
-                }
+                State::Body { command, head, ending } => break (command, head, ending),
                 State::Long { .. } => {
                     return Err(DecodeError::BodyTooLong { limit: self.limits.max_body as u64 });
                 }
             }
+        };
+        self.body::<PARTS>(src, command, head, ending)
+    }
+
+    /// The head is read: the frame, if its body is there.
+    #[inline]
+    fn body<const PARTS: bool>(
+        &mut self,
+        src: &[u8],
+        command: Command,
+        head: usize,
+        ending: Ending,
+    ) -> Result<Option<Found>, DecodeError> {
+        let body = match ending {
+            Ending::Counted(length) => self.counted_body(src, head, length)?,
+            Ending::Nul => self.body_up_to_nul::<PARTS>(src, command, head)?,
+        };
+        Ok(match body {
+            Body::Incomplete => {
+                self.state = State::Body { command, head, ending };
+                None
+            }
+            Body::EndsAt(end) => Some(Found { command, head, end: Some(end) }),
+            Body::Long => {
+                self.scanned -= head;
+                self.state = State::Long { ending, room: self.limits.max_long_body };
+                Some(Found { command, head, end: None })
+            }
+        })
+    }
+
+    #[inline]
+    fn take(&mut self, src: &mut BytesMut, found: &Found) -> Frame {
+        let Found { command, head, end } = *found;
+        let count = end.map_or(head, |end| end + 1);
+        let headers = Headers::received(src.split_to(count).freeze(), self.table());
+        if end.is_some() {
+            self.start_over();
+        }
+        if end.is_none() || self.drops_body(command) {
+            Frame::from_parts(command, headers, Bytes::new())
+        } else {
+            Frame::received(command, headers, head)
         }
     }
 
-    fn take_frame(&mut self, src: &mut BytesMut, command: Command, head: usize, end: usize) -> Frame {
-        let headers = Headers::received(src.split_to(head).freeze(), &self.spans);
-        // A body that is not there holds no reference to the buffer.
-        let length = end - head;
-        let body = if length == 0 || self.drops_body(command) {
-            src.advance(length + 1);
-            Bytes::new()
+    /// Where the headers are.
+    #[inline]
+    fn table(&self) -> Table {
+        if self.spans.is_empty() {
+            Table::Lines(self.lines)
         } else {
-            let body = src.split_to(length).freeze();
-            src.advance(1);
-            body
-        };
-        self.start_over();
-        Frame::from_parts(command, headers, body)
+            Table::Spans(self.spans.as_slice().into())
+        }
     }
 
-    fn take_head(&mut self, src: &mut BytesMut, command: Command, head: usize, ending: Ending) -> Frame {
-        let headers = Headers::received(src.split_to(head).freeze(), &self.spans);
-        self.scanned -= head;
-        self.state = State::Long { ending, room: self.limits.max_long_body };
-        Frame::from_parts(command, headers, Bytes::new())
+    fn forget_headers(&mut self) {
+        self.lines.restart(0);
+        self.spans.clear();
     }
 
     fn start_over(&mut self) {
         self.state = State::Between;
         self.scanned = 0;
         self.line_start = 0;
-        self.spans.clear();
+        self.forget_headers();
         // A broker may put one behind every frame: only those without a frame between them are a flood.
         self.eols = 0;
     }
@@ -325,26 +366,28 @@ impl Decoder {
         }
     }
 
-    /// The head is whole: checks UTF-8 and carriage returns and unescapes in place, unless it is known to be plain, and
-    /// finds the content-length.
+    /// The head is whole: checks UTF-8 and carriage returns and unescapes in place, and finds the content-length.
     fn finish_head<const PARTS: bool>(
         &mut self,
         command: Command,
-        plain: bool,
         src: &mut [u8],
     ) -> Result<Ending, DecodeError> {
         let head = &mut src[..self.scanned];
-        if !plain {
-            core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
-            // One look at the head instead of one at each line: mostly there is neither.
-            if memchr::memchr2(b'\r', b'\\', head).is_some() {
-                self.unescape_head(command, head)?;
-            }
+        core::str::from_utf8(head).map_err(|_| DecodeError::NotUtf8)?;
+        // One look at the head instead of one at each line: mostly there is neither.
+        if memchr::memchr2(b'\r', b'\\', head).is_some() {
+            self.unescape_head(command, head)?;
         }
-        let Some(span) = self.spans.iter().find(|span| span.name_is(head, b"content-length")) else {
-            return Ok(Ending::Nul);
-        };
-        let length = content_length(&head[span.value.0 as usize..span.value.1 as usize])?;
+        match self.spans.iter().find(|span| span.name_is(head, CONTENT_LENGTH.as_bytes())) {
+            Some(span) => self.counted::<PARTS>(command, &head[span.value.0 as usize..span.value.1 as usize]),
+            None => Ok(Ending::Nul),
+        }
+    }
+
+    /// How a body of this content-length ends.
+    #[inline]
+    fn counted<const PARTS: bool>(&self, command: Command, length: &[u8]) -> Result<Ending, DecodeError> {
+        let length = content_length(length)?;
         let limit = self.body_limit::<PARTS>(command);
         if length > limit {
             return Err(DecodeError::BodyTooLong { limit });
@@ -503,7 +546,7 @@ mod tests {
         let limits = Limits { max_body: 2, ..Limits::default() };
         let mut decoder = Decoder::new(limits);
         let mut buffer = BytesMut::from("MESSAGE\n\nab\0MESSAGE\n\nabc\0");
-        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().body(), "ab");
+        assert_eq!(decoder.decode(&mut buffer).unwrap().unwrap().body(), b"ab");
         assert!(matches!(decoder.decode_part(&mut buffer), Ok(Some(Part::Head { length: None, .. }))));
         let too_long = DecodeError::BodyTooLong { limit: 2 };
         assert_eq!(decoder.decode(&mut buffer), Err(too_long.clone()));

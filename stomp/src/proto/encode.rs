@@ -1,6 +1,6 @@
 use alloc::string::String;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     Command, EncodeError, Frame, Headers, Outbox, Version,
@@ -80,7 +80,7 @@ impl Encoder {
         let dst = outbox.tail();
         dst.reserve(frame.body().len().min(COPY_BODY) + 256);
         self.head(frame, added, dst)?;
-        finish(frame.body(), outbox);
+        finish(frame.body(), || frame.body_bytes(), outbox);
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl SendTemplate {
     pub fn enqueue(
         &self,
         headers: &[(&str, &str)],
-        body: &bytes::Bytes,
+        body: &Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
         self.enqueue_all(headers, &Headers::new(), body, outbox)
@@ -231,7 +231,7 @@ impl SendTemplate {
         &self,
         receipt: &str,
         headers: &Headers,
-        body: &bytes::Bytes,
+        body: &Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
         self.enqueue_all(&[("receipt", receipt)], headers, body, outbox)
@@ -241,7 +241,7 @@ impl SendTemplate {
         &self,
         first: &[(&str, &str)],
         headers: &Headers,
-        body: &bytes::Bytes,
+        body: &Bytes,
         outbox: &mut Outbox,
     ) -> Result<(), EncodeError> {
         let dst = outbox.tail();
@@ -252,7 +252,7 @@ impl SendTemplate {
             dst.truncate(start);
             return result;
         }
-        finish(body, outbox);
+        finish(body, || body.clone(), outbox);
         Ok(())
     }
 
@@ -272,11 +272,11 @@ impl SendTemplate {
 }
 
 /// Body and NUL, behind a head that is in the outbox's tail.
-fn finish(body: &bytes::Bytes, outbox: &mut Outbox) {
+fn finish(body: &[u8], shared: impl FnOnce() -> Bytes, outbox: &mut Outbox) {
     if body.len() <= COPY_BODY {
         outbox.tail().put_slice(body);
     } else {
-        outbox.share(body.clone());
+        outbox.share(shared());
     }
     outbox.tail().put_u8(0);
 }

@@ -7,16 +7,36 @@ use super::escape;
 
 /// The headers of a frame, in their order on the wire, repeats included.
 ///
-/// The text of a received frame stays where it was read: the names and values are slices of one shared buffer, and a
-/// whole set of headers costs one allocation, for its table of offsets.
+/// The text of a received frame stays where it was read: the names and values are slices of one shared buffer. Where
+/// they are costs a usual frame no allocation, and any other frame one.
 #[derive(Clone)]
-pub struct Headers {
-    text: Text,
-    table: Table,
+pub struct Headers(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    /// Of a received frame, which `text` begins with.
+    Received { text: Bytes, table: Table },
+    /// Under construction.
+    Built(Built),
+}
+
+/// Where the headers of a received frame are.
+#[derive(Debug, Clone)]
+pub(crate) enum Table {
+    /// Few lines, just as they were sent.
+    Lines(Lines),
+    Spans(Box<[Span]>),
+}
+
+#[derive(Clone)]
+struct Built {
+    /// Lines of name, colon and value, nothing escaped.
+    text: Vec<u8>,
+    table: Vec<Span>,
     /// The text is the header lines just as they go on the wire, whatever the version.
     plain: bool,
     /// Which header is the first content-length: each frame that is encoded is asked for it.
-    length: LengthAt,
+    length: Option<usize>,
 }
 
 /// The header that says how long the body is.
@@ -40,47 +60,90 @@ impl Span {
     }
 }
 
-#[derive(Clone, Copy)]
-enum LengthAt {
-    Nowhere,
-    Index(usize),
-    /// A received set.
-    Unknown,
+/// Header lines that follow each other, the first of them `start` octets into the text.
+///
+/// Aligned as what lies beside it in a frame, whose tags are then as wide: a frame that was just made is moved by words, and
+/// a move across the words it was written by waits for them.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(8))]
+pub(crate) struct Lines {
+    start: u16,
+    count: u8,
+    /// Where each has its colon and its LF.
+    marks: [(u16, u16); Self::MOST],
 }
 
-#[derive(Clone)]
-enum Text {
-    /// A received frame: its head.
-    Shared(Bytes),
-    /// A frame under construction: lines of name, colon and value, nothing escaped.
-    Owned(Vec<u8>),
-}
+impl Lines {
+    /// RabbitMQ's messages have six to ten.
+    const MOST: usize = 11;
 
-#[derive(Clone)]
-enum Table {
-    Exact(Box<[Span]>),
-    Growing(Vec<Span>),
+    /// None so far.
+    pub(crate) const fn new() -> Self {
+        Self { start: 0, count: 0, marks: [(0, 0); Self::MOST] }
+    }
+
+    /// None so far; the first will start there.
+    #[inline]
+    pub(crate) const fn restart(&mut self, start: u16) {
+        self.start = start;
+        self.count = 0;
+    }
+
+    /// Adds the next line, if there is room and it is not too far off.
+    #[inline]
+    pub(crate) fn push(&mut self, colon: usize, end: usize) -> bool {
+        let Some(slot) = self.marks.get_mut(usize::from(self.count)) else { return false };
+        if end > usize::from(u16::MAX) {
+            return false;
+        }
+        *slot = (colon as u16, end as u16);
+        self.count += 1;
+        true
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
+        (0..self.len()).map(|index| self.span(index))
+    }
+
+    #[inline]
+    fn span(&self, index: usize) -> Span {
+        let start =
+            index.checked_sub(1).map_or(u32::from(self.start), |above| u32::from(self.marks[above].1) + 1);
+        let (colon, end) = self.marks[index];
+        Span { name: (start, colon.into()), value: (u32::from(colon) + 1, end.into()) }
+    }
 }
 
 impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            text: Text::Owned(Vec::new()),
-            table: Table::Growing(Vec::new()),
-            plain: true,
-            length: LengthAt::Nowhere,
+        Self(Repr::Built(Built { text: Vec::new(), table: Vec::new(), plain: true, length: None }))
+    }
+
+    /// Headers of a received frame. `text` is UTF-8 wherever `table` points (the decoder's duty).
+    #[inline]
+    pub(crate) const fn received(text: Bytes, table: Table) -> Self {
+        Self(Repr::Received { text, table })
+    }
+
+    /// The buffer of a received frame.
+    pub(crate) const fn shared(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Repr::Received { text, .. } => Some(text),
+            Repr::Built(_) => None,
         }
     }
 
-    /// Headers of a received frame. `text` is UTF-8 wherever `spans` point (the decoder's duty).
-    pub(crate) fn received(text: Bytes, spans: &[Span]) -> Self {
-        Self {
-            text: Text::Shared(text),
-            table: Table::Exact(spans.into()),
-            plain: false,
-            length: LengthAt::Unknown,
+    /// The same, taken out.
+    pub(crate) fn into_shared(self) -> Option<Bytes> {
+        match self.0 {
+            Repr::Received { text, .. } => Some(text),
+            Repr::Built(_) => None,
         }
     }
 
@@ -89,36 +152,44 @@ impl Headers {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let text = self.text();
-        let span = self.spans().iter().find(|span| span.name_is(text, name.as_bytes()))?;
+        let mut spans = (0..self.len()).map(|index| self.span(index));
+        let span = spans.find(|span| span.name_is(text, name.as_bytes()))?;
         Some(str_at(text, span.value))
     }
 
     /// The value of the first `content-length`.
     pub(crate) fn content_length(&self) -> Option<&[u8]> {
-        let at = |span: &Span| &self.text()[range(span.value)];
-        match self.length {
-            LengthAt::Nowhere => None,
-            LengthAt::Index(index) => self.spans().get(index).map(at),
-            LengthAt::Unknown => self.get(CONTENT_LENGTH).map(str::as_bytes),
+        match &self.0 {
+            Repr::Received { .. } => self.get(CONTENT_LENGTH).map(str::as_bytes),
+            Repr::Built(Built { text, table, length, .. }) => {
+                table.get((*length)?).map(|span| &text[range(span.value)])
+            }
         }
     }
 
     /// Every header, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + '_ {
         let text = self.text();
-        self.spans().iter().map(move |span| (str_at(text, span.name), str_at(text, span.value)))
+        (0..self.len()).map(move |index| {
+            let span = self.span(index);
+            (str_at(text, span.name), str_at(text, span.value))
+        })
     }
 
     /// How many there are, repeats included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.spans().len()
+        match &self.0 {
+            Repr::Received { table: Table::Lines(lines), .. } => lines.len(),
+            Repr::Received { table: Table::Spans(spans), .. } => spans.len(),
+            Repr::Built(built) => built.table.len(),
+        }
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spans().is_empty()
+        self.len() == 0
     }
 
     /// Appends a header. Whether it can be encoded is checked when the frame is: see
@@ -127,13 +198,51 @@ impl Headers {
     /// # Panics
     /// When all headers of the frame together pass 4 GiB.
     pub fn push(&mut self, name: &str, value: &str) {
-        if let Text::Shared(shared) = &self.text {
-            self.text = Text::Owned(shared.to_vec());
+        if let Repr::Received { .. } = self.0 {
+            *self = self.iter().collect();
         }
-        if let Table::Exact(spans) = &mut self.table {
-            self.table = Table::Growing(core::mem::take(spans).into_vec());
+        if let Repr::Built(built) = &mut self.0 {
+            built.push(name, value);
         }
-        let (Text::Owned(text), Table::Growing(table)) = (&mut self.text, &mut self.table) else { return };
+    }
+
+    /// The header lines ready for the wire, unless something in them needs an escape or a refusal.
+    pub(crate) fn lines(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Repr::Built(built) if built.plain => Some(&built.text),
+            _ => None,
+        }
+    }
+
+    /// Every header, in order, not looked at again for UTF-8.
+    pub(crate) fn octets(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let text = self.text();
+        (0..self.len()).map(move |index| {
+            let span = self.span(index);
+            (&text[range(span.name)], &text[range(span.value)])
+        })
+    }
+
+    fn text(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Received { text, .. } => text,
+            Repr::Built(built) => &built.text,
+        }
+    }
+
+    #[inline]
+    fn span(&self, index: usize) -> Span {
+        match &self.0 {
+            Repr::Received { table: Table::Lines(lines), .. } => lines.span(index),
+            Repr::Received { table: Table::Spans(spans), .. } => spans[index],
+            Repr::Built(built) => built.table[index],
+        }
+    }
+}
+
+impl Built {
+    fn push(&mut self, name: &str, value: &str) {
+        let Self { text, table, .. } = self;
         if table.capacity() == 0 {
             table.reserve(USUAL_HEADERS);
             text.reserve(USUAL_TEXT);
@@ -146,36 +255,11 @@ impl Headers {
             span
         };
         table.push(Span { name: append(name, b':'), value: append(value, b'\n') });
-        if matches!(self.length, LengthAt::Nowhere) && name == CONTENT_LENGTH {
-            self.length = LengthAt::Index(table.len() - 1);
+        if self.length.is_none() && name == CONTENT_LENGTH {
+            self.length = Some(table.len() - 1);
         }
         self.plain &=
             !name.is_empty() && escape::is_plain(name.as_bytes()) && escape::is_plain(value.as_bytes());
-    }
-
-    /// The header lines ready for the wire, unless something in them needs an escape or a refusal.
-    pub(crate) fn lines(&self) -> Option<&[u8]> {
-        self.plain.then(|| self.text())
-    }
-
-    /// Every header, in order, not looked at again for UTF-8.
-    pub(crate) fn octets(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let text = self.text();
-        self.spans().iter().map(move |span| (&text[range(span.name)], &text[range(span.value)]))
-    }
-
-    fn text(&self) -> &[u8] {
-        match &self.text {
-            Text::Shared(text) => text,
-            Text::Owned(text) => text,
-        }
-    }
-
-    fn spans(&self) -> &[Span] {
-        match &self.table {
-            Table::Exact(spans) => spans,
-            Table::Growing(spans) => spans,
-        }
     }
 }
 
@@ -238,9 +322,14 @@ mod tests {
     #[test]
     fn a_received_set_can_be_extended() {
         let span = Span { name: (0, 1), value: (2, 3) };
-        let mut headers = Headers::received(Bytes::from_static(b"a:b"), &[span]);
-        headers.push("c", "d");
-        assert!(headers.iter().eq([("a", "b"), ("c", "d")]));
+        let mut lines = Lines::new();
+        lines.restart(0);
+        assert!(lines.push(1, 3));
+        for table in [Table::Lines(lines), Table::Spans([span].into())] {
+            let mut headers = Headers::received(Bytes::from_static(b"a:b\n\nbody\0"), table);
+            headers.push("c", "d");
+            assert!(headers.iter().eq([("a", "b"), ("c", "d")]));
+        }
     }
 
     #[test]

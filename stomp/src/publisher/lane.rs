@@ -451,6 +451,7 @@ impl<T: Send + 'static> Lane<T> {
         self.shared.board.update(self.index, |status| {
             status.in_flight = self.flight.len() as u64;
             status.in_flight_bytes = self.flight.bytes() as u64;
+            status.oldest_sent = self.flight.oldest_sent();
         });
     }
 

@@ -63,6 +63,8 @@ pub struct LaneStatus {
     pub in_flight: u64,
     /// Octets of their bodies.
     pub in_flight_bytes: u64,
+    /// When the oldest of them was sent. While it grows old the broker is slow, blocked, or gone.
+    pub oldest_sent: Option<Instant>,
 }
 
 /// Counts since the start.
@@ -106,6 +108,7 @@ impl Board {
             last_error: None,
             in_flight: 0,
             in_flight_bytes: 0,
+            oldest_sent: None,
         };
         Self {
             lanes: Mutex::new(vec![lane; lanes]),
@@ -123,6 +126,13 @@ impl Board {
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneStatus> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a lane takes messages now.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().any(|lane| lane.state == LaneState::Connected)
     }
 
     /// What is known of each broker, in the order of the options.

@@ -27,7 +27,7 @@ async fn drop_head_discards_the_oldest_and_counts_it() {
         raw.write(&send(number, &number.to_string())).await;
         raw.expect(&[&format!("RECEIPT\nreceipt-id:{number}\n\n")]).await;
     }
-    let bodies: Vec<_> = broker.peek("a", 9).iter().map(|frame| frame.body().clone()).collect();
+    let bodies: Vec<_> = broker.peek("a", 9).iter().map(|frame| frame.body_bytes()).collect();
     assert_eq!(bodies, ["2", "3", "4"]);
     let info = broker.queue("a").unwrap();
     assert_eq!((info.messages, info.published_total, info.dropped_total), (3, 5, 2));

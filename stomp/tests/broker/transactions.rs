@@ -31,7 +31,7 @@ async fn commit_takes_the_steps_in_order_and_abort_forgets_them() {
         let out = broker.queue("out").map_or(0, |info| info.messages);
         assert_eq!((broker.queue("in").unwrap().unacked, out), expected, "{end}");
     }
-    let bodies: Vec<_> = broker.peek("out", 9).iter().map(|frame| frame.body().clone()).collect();
+    let bodies: Vec<_> = broker.peek("out", 9).iter().map(|frame| frame.body_bytes()).collect();
     assert_eq!(bodies, ["a", "b"]);
     assert!(broker.peek("out", 1)[0].header("transaction").is_none());
 }

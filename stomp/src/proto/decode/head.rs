@@ -3,16 +3,18 @@
 //! It finds what the line by line way finds, and decides nothing else: whatever is not plain well-formed is left to that
 //! way, from the start, and so is each error. A frame is tried once, so an octet is looked at twice at most.
 
-use super::{Command, Decoder, Span};
+use super::{CONTENT_LENGTH, Command, DecodeError, Decoder, Ending, Span};
 
 /// Octets looked at together.
 const BLOCK: usize = 64;
 
-/// A head as the pass has found it; its headers are in the decoder's table.
+/// A head as the pass has found it; its headers are with the decoder.
 pub(super) struct WholeHead {
     pub(super) command: Command,
     /// Neither a backslash nor a carriage return is in it, and it is ASCII.
-    pub(super) plain: bool,
+    plain: bool,
+    /// Where the value of the first content-length is.
+    length: Option<(usize, usize)>,
 }
 
 impl Decoder {
@@ -24,9 +26,34 @@ impl Decoder {
         }
         let head = self.read_whole_head(&src[..src.len().min(self.limits.max_head)]);
         if head.is_none() {
-            self.spans.clear();
+            self.forget_headers();
         }
         head
+    }
+
+    /// How its body ends.
+    #[inline]
+    pub(super) fn finish_whole_head<const PARTS: bool>(
+        &mut self,
+        head: &WholeHead,
+        src: &mut [u8],
+    ) -> Result<Ending, DecodeError> {
+        if !head.plain {
+            self.lines_to_spans();
+            return self.finish_head::<PARTS>(head.command, src);
+        }
+        match head.length {
+            Some((from, to)) => self.counted::<PARTS>(head.command, &src[from..to]),
+            None => Ok(Ending::Nul),
+        }
+    }
+
+    /// What is noted of the headers, in the table of those that are not usual.
+    #[cold]
+    fn lines_to_spans(&mut self) {
+        if self.spans.is_empty() {
+            self.spans.extend(self.lines.spans());
+        }
     }
 
     #[inline]
@@ -40,7 +67,9 @@ impl Decoder {
         let command = Command::parse(&src[..end])?;
         marks &= marks - 1;
 
-        let (mut block, mut plain) = (0, true);
+        self.lines.restart(end as u16 + 1);
+
+        let (mut block, mut plain, mut length, mut count) = (0, true, None, 0);
         // Where the line starts, and its first colon; until that is found, one of a line above.
         let (mut line, mut colon) = (end + 1, 0);
         loop {
@@ -58,23 +87,36 @@ impl Decoder {
             } else if octet == b'\n' {
                 if at == line {
                     (self.scanned, self.line_start) = (at + 1, at + 1);
-                    return Some(WholeHead { command, plain });
+                    return Some(WholeHead { command, plain, length });
                 }
                 let has_name = colon > line;
-                if !has_name
-                    || at - line > self.limits.max_line
-                    || self.spans.len() >= self.limits.max_headers
-                {
+                if !has_name || at - line > self.limits.max_line || count >= self.limits.max_headers {
                     return None;
                 }
-                // Offsets are below max_head, which is clamped to 1 GiB.
-                let span = |from: usize, to: usize| (from as u32, to as u32);
-                self.spans.push(Span { name: span(line, colon), value: span(colon + 1, at) });
+                count += 1;
+                if !self.lines.push(colon, at) {
+                    self.push_span(line, colon, at);
+                }
+                if colon - line == CONTENT_LENGTH.len()
+                    && length.is_none()
+                    && src[line..colon] == *CONTENT_LENGTH.as_bytes()
+                {
+                    length = Some((colon + 1, at));
+                }
                 line = at + 1;
             } else {
                 plain &= self.is_plain(octet)?;
             }
         }
+    }
+
+    /// Notes a header that is one too many for the usual, or too far off.
+    #[cold]
+    fn push_span(&mut self, line: usize, colon: usize, end: usize) {
+        self.lines_to_spans();
+        // Offsets are below max_head, which is clamped to 1 GiB.
+        let span = |from: usize, to: usize| (from as u32, to as u32);
+        self.spans.push(Span { name: span(line, colon), value: span(colon + 1, end) });
     }
 
     /// Whether a marked octet other than colon and LF is text that needs no second look. `None` if it is not usual.
@@ -155,6 +197,9 @@ mod tests {
             format!("MESSAGE\na:{long}\n\n"),
             format!("MESSAGE\n{long}:a\nb:{long}\n\n"),
             format!("MESSAGE\n{}\n", "a:b\n".repeat(40)),
+            format!("MESSAGE\n{}\n", "a:b\n".repeat(11)),
+            format!("MESSAGE\n{}content-length:4\na:\n\n", "a:b\n".repeat(11)),
+            format!("MESSAGE\n{}\n", "a:\\\\\n".repeat(15)),
         ];
         let tight = Limits { max_line: 50, max_headers: 20, max_head: 120, ..Limits::default() };
         let untrimmed = Lenience { trim_headers: false, ..Lenience::ALL };
@@ -187,6 +232,18 @@ mod tests {
             }
         }
         (frames, Ok(()))
+    }
+
+    /// Where a header is may be too far off for the table of a usual head.
+    #[test]
+    fn nor_does_a_long_head_differ() {
+        let limits = Limits { max_line: 200_000, max_head: 400_000, ..Limits::default() };
+        for length in [65_515, 65_516, 65_517, 65_518, 65_519, 65_520, 65_521, 65_522, 65_523, 100_000] {
+            let wire = format!("MESSAGE\na:b\nc:{}\ncontent-length:1\nd:e\n\n\0\0", "x".repeat(length));
+            let whole = frames(Decoder::new(limits), &wire, wire.len());
+            assert_eq!((whole.0[0].header("d"), whole.0[0].body()), (Some("e"), &b"\0"[..]));
+            assert_eq!(whole, frames(Decoder::new(limits), &wire, 4096), "{length}");
+        }
     }
 
     #[test]

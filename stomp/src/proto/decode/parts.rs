@@ -59,19 +59,16 @@ impl Decoder {
     /// # Errors
     /// As for [`Decoder::decode`]. Parts that have come before the error are the same whatever the chunking.
     pub fn decode_part(&mut self, src: &mut BytesMut) -> Result<Option<Part>, DecodeError> {
-        self.until_failed(|decoder| {
-            if let State::Long { ending, room } = decoder.state {
-                return decoder.next_part(src, ending, room);
-            }
-            let Some(frame) = decoder.advance::<true>(src)? else { return Ok(None) };
-            Ok(Some(match decoder.state {
-                State::Long { ending: Ending::Counted(length), .. } => {
-                    Part::Head { frame, length: Some(length) }
-                }
-                State::Long { ending: Ending::Nul, .. } => Part::Head { frame, length: None },
-                _ => Part::Frame(frame),
-            }))
-        })
+        if let State::Long { ending, room } = self.state {
+            return self.until_failed(|decoder| decoder.next_part(src, ending, room));
+        }
+        let Some(found) = self.until_failed(|decoder| decoder.advance::<true>(src))? else { return Ok(None) };
+        let frame = self.take(src, &found);
+        Ok(Some(match self.state {
+            State::Long { ending: Ending::Counted(length), .. } => Part::Head { frame, length: Some(length) },
+            State::Long { ending: Ending::Nul, .. } => Part::Head { frame, length: None },
+            _ => Part::Frame(frame),
+        }))
     }
 
     /// Whether a [`Part::End`] is due.

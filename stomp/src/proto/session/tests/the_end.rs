@@ -17,7 +17,7 @@ fn disconnect_drains_and_is_the_last_frame() {
         .client_events
         .iter()
         .map(|event| match event {
-            ClientEvent::StrayMessage(frame) if frame.body() == "late" => "message",
+            ClientEvent::StrayMessage(frame) if frame.body() == b"late" => "message",
             ClientEvent::Receipt("a") => "receipt",
             ClientEvent::Disconnected => "disconnected",
             other => panic!("{other:?}"),
