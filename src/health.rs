@@ -10,8 +10,9 @@ use crate::metrics::DestinationReading;
 
 /// A connection that has failures behind it and nothing to do is believed in after this time.
 const STEADY: Duration = Duration::from_secs(1);
-/// A state is told when it has held for so long: a connection that is made anew at once is no state.
-const HOLD: Duration = Duration::from_millis(400);
+/// A state is told when it has held for so long: a connection that is made anew at once is no state. Longer than
+/// [`STEADY`], so that one with nothing to do is believed in before it is told of.
+const HOLD: Duration = Duration::from_millis(1500);
 /// A broker that comes and goes is said to be back after a time that grows up to this.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 /// At most one line about connections that were made anew in this time.
@@ -115,6 +116,11 @@ const TROUBLES: &[Trouble] = &[
         remedy: "use /amq/queue/NAME, which declares nothing",
     },
     Trouble {
+        signs: &[VAGUE],
+        what: "it refuses what it is sent, and does not say why",
+        remedy: "see RabbitMQ's log, and what `beacon-edge check` says",
+    },
+    Trouble {
         signs: &["the server answered ERROR"],
         what: "it refuses what it is sent",
         remedy: "see its words in `error`, and its log",
@@ -140,6 +146,8 @@ const TROUBLES: &[Trouble] = &[
     Trouble { signs: &[], what: "the connection is lost or was not made", remedy: "see `error`" },
 ];
 
+/// What RabbitMQ 3.10 says now and then instead of the reason, when another frame follows the one it fails at.
+const VAGUE: &str = "Processing error";
 const CLOSES: &str = "it closes the connection without a word";
 const CLOSES_REMEDY: &str = "RabbitMQ's log knows why: a restart, a queue that rejects (full, overflow = reject-publish), a deleted virtual host, a \
      frame over its max_frame_size";
@@ -183,6 +191,12 @@ fn state(status: &BrokerStatus, read: &DestinationReading) -> BrokerState {
 }
 
 impl BrokerState {
+    /// Whether the other is the same trouble, told with fewer words.
+    fn explains(&self, other: &Self) -> bool {
+        let is_vague = |trouble: &Trouble| trouble.signs == [VAGUE];
+        matches!((self, other), (Self::Failing(known), Self::Failing(told)) if is_vague(told) && !is_vague(known))
+    }
+
     /// What is wrong and what to do; `None` if nothing is known to be wrong.
     #[must_use]
     pub fn words(&self) -> Option<(&'static str, &'static str)> {
@@ -301,6 +315,10 @@ impl Told {
 
     /// Whether `seen` is another state than was told, has held for long enough, and is worth a line.
     fn changes(&mut self, seen: &BrokerState, now: Instant) -> bool {
+        let next = self.next.as_ref().map(|(next, _)| next);
+        let known =
+            [next, Some(&self.state)].into_iter().flatten().find(|known| known.explains(seen)).cloned();
+        let seen = known.as_ref().unwrap_or(seen);
         if *seen == self.state || *seen == BrokerState::Unused {
             self.next = None;
             return false;
@@ -313,13 +331,14 @@ impl Told {
             }
         };
         let is_recovery = *seen == BrokerState::Working;
+        let is_vague = BrokerState::Failing(trouble("")).explains(seen);
         let is_first = self.state == BrokerState::Unused;
-        let hold = if is_recovery && is_first {
-            Duration::ZERO
-        } else if is_recovery {
-            self.hold
-        } else {
-            HOLD
+        // The reason may come with the next attempts.
+        let patience = if is_vague { HOLD * 4 } else { HOLD };
+        let hold = match (is_recovery, is_first) {
+            (true, true) => Duration::ZERO,
+            (true, false) => self.hold,
+            (false, _) => patience,
         };
         if now.duration_since(since) < hold {
             return false;
@@ -368,6 +387,7 @@ mod tests {
                 "exchange of `destination`",
             ),
             ("the server answered ERROR: access_refused: write access", "may not publish"),
+            ("the server answered ERROR: Processing error", "does not say why"),
             ("the server answered ERROR: surprising", "refuses what it is sent"),
             ("TLS: the server's certificate …", "TLS did not"),
             ("the server closed the connection", "without a word"),
@@ -401,9 +421,20 @@ mod tests {
         look(&BrokerState::Working, 5000, &mut lines);
         assert_eq!(lines[1..], [failing.clone(), BrokerState::Working]);
         lines.clear();
+        let vague = BrokerState::Failing(trouble("ERROR: Processing error"));
+        for _ in 0..4 {
+            look(&vague, 750, &mut lines);
+            look(&failing, 750, &mut lines);
+        }
+        assert_eq!(lines, std::slice::from_ref(&failing), "what is known is not told anew in fewer words");
+        look(&BrokerState::Working, 60_000, &mut lines);
+        look(&vague, 10_000, &mut lines);
+        look(&BrokerState::Working, 60_000, &mut lines);
+        assert_eq!(lines[1..], [BrokerState::Working, vague, BrokerState::Working]);
+        lines.clear();
         for _ in 0..100 {
-            look(&failing, 1000, &mut lines);
-            look(&BrokerState::Working, 1000, &mut lines);
+            look(&failing, 2000, &mut lines);
+            look(&BrokerState::Working, 2000, &mut lines);
         }
         assert!(lines.len() <= 8, "{} lines", lines.len());
         look(&BrokerState::Working, 60_000, &mut lines);

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod batch;
 pub mod beacon;
 mod brokers;
+pub mod check;
 pub mod config;
 pub mod dead_letter;
 pub mod delivery;

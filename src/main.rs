@@ -10,7 +10,7 @@ use std::{
 };
 
 use beacon_edge::{
-    Config, Edge,
+    Config, Edge, check,
     config::{Broker, LogConfig, LogFormat},
     edge::Report,
     spool::command::SpoolCommand,
@@ -35,6 +35,9 @@ struct Cli {
 enum Command {
     /// Run the edge server (the default).
     Serve(Serve),
+    /// Connect to every broker, say whether it lets us in and whether what we publish to is there, and exit: 0 if so, 1 if
+    /// not, 2 if the configuration is wrong. Publishes and declares nothing.
+    Check(Serve),
     /// Print the configuration in force as TOML, passwords hidden, and exit.
     Config(Serve),
     /// Look at the spool's files, or publish one that was left over.
@@ -56,11 +59,12 @@ const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let (prints, arguments) = match cli.command {
-        Some(Command::Config(arguments)) => (true, arguments),
-        Some(Command::Serve(arguments)) => (false, arguments),
+    let (prints, checks, arguments) = match cli.command {
+        Some(Command::Config(arguments)) => (true, false, arguments),
+        Some(Command::Check(arguments)) => (false, true, arguments),
+        Some(Command::Serve(arguments)) => (false, false, arguments),
         Some(Command::Spool(command)) => return spool(&command),
-        None => (false, cli.serve),
+        None => (false, false, cli.serve),
     };
     let config = match load(arguments.config.as_deref()) {
         Ok(config) => config,
@@ -71,11 +75,27 @@ fn main() -> ExitCode {
         drop(write!(std::io::stdout(), "{}", config.to_toml()));
         return ExitCode::SUCCESS;
     }
+    if checks {
+        return check(&config);
+    }
     if let Err(error) = start_log(&config.log) {
         eprintln!("beacon-edge: log.level: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
     serve(&config, arguments.config.as_deref())
+}
+
+fn check(config: &Config) -> ExitCode {
+    let report = match check::run(config) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("beacon-edge: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    // A closed pipe is the reader's choice.
+    drop(write!(std::io::stdout(), "{report}"));
+    if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn load(file: Option<&Path>) -> Result<Config, ExitCode> {

@@ -4,7 +4,6 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -12,7 +11,9 @@ use std::{
 
 use beacon_edge::{Edge, ledger::Snapshot};
 use rabbitmq_node::{Node, QueueOptions, shared};
-use support::{Browser, LIMIT, assert_conserved, brokers, config, consume, drive, scrape, until};
+use support::{
+    Browser, LIMIT, assert_conserved, brokers, config, consume, drive, drive_gently, scrape, until,
+};
 
 const QUEUE: &str = "beacons";
 const DESTINATION: (&str, &str) = ("BEACON_EDGE__DESTINATIONS__MAIN__DESTINATION", "/amq/queue/beacons");
@@ -178,31 +179,6 @@ fn kill_and_restart(more: &[(&str, &str)], meanwhile: u64) {
         read.totals.resent
     );
     assert!(edge.shutdown(LIMIT).is_clean());
-}
-
-/// Some thousand beacons a second, for as long as it takes: the outage must not fill the ring.
-fn drive_gently(http: std::net::SocketAddr, stop: &AtomicBool) -> BTreeSet<u64> {
-    const CONNECTIONS: u64 = 4;
-    thread::scope(|scope| {
-        let drivers: Vec<_> = (0..CONNECTIONS)
-            .map(|first| {
-                scope.spawn(move || {
-                    let mut browser = Browser::connect(http).unwrap();
-                    let mut answered = Vec::new();
-                    for seq in (first..).step_by(CONNECTIONS as usize) {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        assert!(matches!(browser.beacon(seq, seq % 3 == 0).unwrap(), 200 | 204));
-                        answered.push(seq);
-                        thread::sleep(Duration::from_millis(1));
-                    }
-                    answered
-                })
-            })
-            .collect();
-        drivers.into_iter().flat_map(|driver| driver.join().unwrap()).collect()
-    })
 }
 
 #[test]

@@ -371,3 +371,130 @@ fn an_alarm_is_seen_within_two_heart_beats_waited_for_and_over_at_once() {
     assert_eq!(lines(&log, "it takes nothing: a memory or disk alarm").len(), 2, "{log}");
     assert_eq!(lines(&log, "the broker takes messages").len(), 3, "{log}");
 }
+
+/// What `check` prints and its exit status.
+fn check(url: &str, destination: &str, management: &str) -> (String, Option<i32>) {
+    let output = Program::command()
+        .arg("check")
+        .env("BEACON_EDGE__DESTINATIONS__MAIN__BROKERS", format!("[{url:?}]"))
+        .env("BEACON_EDGE__DESTINATIONS__MAIN__DESTINATION", destination)
+        .env("BEACON_EDGE__DESTINATIONS__MAIN__MANAGEMENT_URL", management)
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+#[test]
+fn check_says_what_would_become_of_beacons_and_leaves_no_trace() {
+    let vhost = vhost();
+    vhost.declare_queue("there", &QueueOptions::default()).unwrap();
+    for (exchange, kind) in [("web", "topic"), ("alone", "direct"), ("saved", "direct"), ("heads", "headers")]
+    {
+        vhost.declare_exchange(exchange, kind).unwrap();
+    }
+    vhost.bind("web", "there", "eu.*").unwrap();
+    vhost.bind("heads", "there", "").unwrap();
+    vhost.set_exchange_policy("ae", "^saved$", &json!({ "alternate-exchange": "amq.fanout" })).unwrap();
+    let (url, api) = (vhost.stomp_url(), node().management_url());
+    let with_login = api.replace("http://", "http://guest:guest@");
+    let wrong_login = api.replace("http://", "http://guest:hunter2@");
+    let cases: [(&str, &str, Option<i32>, &str); 14] = [
+        ("/queue/new", "", Some(0), "declared with the first beacon"),
+        ("/amq/queue/there", "", Some(0), "?       not looked at"),
+        ("/amq/queue/there", &api, Some(0), "ok      the queue is there (classic)"),
+        (
+            "/amq/queue/gone",
+            &api,
+            Some(1),
+            "FAILED  there is no queue \"gone\": beacons would be confirmed and dropped",
+        ),
+        ("/exchange/web/eu.pixel", &with_login, Some(0), "ok      topic exchange, bound to queue \"there\""),
+        ("/exchange/web/us", &api, Some(1), "FAILED  no queue is bound to \"web\" for the key \"us\""),
+        ("/exchange/gone/us", &api, Some(1), "FAILED  there is no exchange \"gone\""),
+        ("/exchange/alone/x", &api, Some(1), "do:     bind a queue, or set an alternate-exchange policy"),
+        (
+            "/exchange/saved/x",
+            &api,
+            Some(0),
+            "?       nothing is bound for the key \"x\": all goes to the alternate",
+        ),
+        ("/exchange/heads/x", &api, Some(0), "?       there is the exchange, of type headers"),
+        ("/topic/nobody", &api, Some(1), "no queue is bound to \"amq.topic\""),
+        ("/nonsense/x", &api, Some(1), "not a destination that RabbitMQ knows"),
+        ("/amq/queue/there", &wrong_login, Some(1), "the management API did not say"),
+        ("/amq/queue/there", "http://127.0.0.1:1", Some(1), "do:     correct management_url"),
+    ];
+    for (destination, management, status, says) in cases {
+        let (text, ended) = check(&url, destination, management);
+        assert!(text.contains(says), "{destination}: no {says:?} in\n{text}");
+        assert!(text.contains("ok      logged in; RabbitMQ/"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert_eq!(ended, status, "{text}");
+    }
+    for (url, says) in [
+        ("stomp://guest:hunter2@ADDRESS/VHOST", "the user or the password is wrong"),
+        ("stomp://guest:guest@ADDRESS/nowhere", "there is no such virtual host"),
+        ("stomp://guest:guest@127.0.0.1:1/", "do:     start RabbitMQ"),
+    ] {
+        let address = vhost.stomp_addr().to_string();
+        let (text, status) =
+            check(&url.replace("ADDRESS", &address).replace("VHOST", vhost.name()), "/queue/q", "");
+        assert!(text.contains(says) && text.contains("FAILED") && !text.contains("hunter2"), "{text}");
+        assert_eq!(status, Some(1), "{text}");
+    }
+    println!("{}", check(&url, "/exchange/web/us", &api).0);
+    assert!(vhost.queue_depth("new").is_err(), "it declared something");
+    assert_eq!(vhost.queue_depth("there").unwrap(), 0);
+}
+
+/// A frame over the broker's limit looks so: the connection is closed without a word, each time. RabbitMQ 3.10 has no
+/// such limit below 128 MiB, so the broker is the one in memory.
+#[test]
+fn a_poisoned_batch_is_set_aside_and_the_line_goes_on() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let broker = runtime.block_on(stompwire::broker::Broker::builder().start()).unwrap();
+    broker.faults().poison(Some(b"seq=13&"));
+    let letters = tempfile::tempdir().unwrap();
+    let edge = Edge::start(
+        &broker.url(),
+        "/queue/beacons",
+        &[
+            ("BEACON_EDGE__DESTINATIONS__MAIN__BATCH__MAX_BEACONS", "1"),
+            ("BEACON_EDGE__DESTINATIONS__MAIN__MAX_ATTEMPTS", "3"),
+            ("BEACON_EDGE__DESTINATIONS__MAIN__BACKOFF_MAX", "200ms"),
+            ("BEACON_EDGE__DESTINATIONS__MAIN__DEAD_LETTER_DIR", letters.path().to_str().unwrap()),
+        ],
+    );
+    edge.send(100);
+    let mut sent = 100;
+    let mut browser = Browser::connect(edge.http).unwrap();
+    let given_up = || -> u64 {
+        let dropped = |(name, count): (String, f64)| {
+            name.starts_with("beacon_edge_beacons_dropped_total").then_some(count as u64)
+        };
+        scrape(edge.admin).into_iter().filter_map(dropped).sum()
+    };
+    until("given up", || {
+        // It is at fault only if others pass.
+        assert_eq!(browser.beacon(sent, false).unwrap(), 200);
+        sent += 1;
+        given_up() > 0
+    });
+    edge.until_confirmed(sent - 1);
+    assert_eq!(given_up(), 1);
+    let attempts = edge.attempts();
+    println!("one poisoned batch among {sent}: given up after {attempts} connections made or lost");
+    assert!(attempts <= 40, "{attempts}");
+    until("ready", || edge.readiness().0 == 200);
+    let log = edge.end();
+    assert_eq!(lines(&log, "ERROR").len(), 1, "{log}");
+    let letter = std::fs::read_to_string(letters.path().join("main.ndjson")).unwrap();
+    let (head, beacon) = letter.split_once('\n').unwrap();
+    assert!(
+        head.starts_with("{\"dead_letter\":1,") && head.contains("the server closed the connection"),
+        "{head}"
+    );
+    assert!(beacon.contains("seq=13&") && beacon.lines().count() == 1, "{beacon}");
+    runtime.block_on(broker.shutdown());
+}

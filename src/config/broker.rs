@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 const EMBEDDED: &str = "embedded";
@@ -22,6 +23,10 @@ pub enum Broker {
 /// The URL of a broker. `Debug`, `Display` and `Serialize` show it with `***` in the place of the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerUrl(String);
+
+/// The URL of RabbitMQ's management API, or empty; as secret as a [`BrokerUrl`].
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ManagementUrl(String);
 
 /// Text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +58,20 @@ impl BrokerUrl {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         !self.0.starts_with("stomp://")
+    }
+}
+
+impl ManagementUrl {
+    /// The URL with its password.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ManagementUrl {
+    fn from(url: String) -> Self {
+        Self(url)
     }
 }
 
@@ -88,6 +107,24 @@ impl fmt::Display for BrokerUrl {
 impl fmt::Debug for BrokerUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:?}", redact(&self.0))
+    }
+}
+
+impl fmt::Debug for ManagementUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}", redact(&self.0))
+    }
+}
+
+impl Serialize for ManagementUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&redact(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for ManagementUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
     }
 }
 

@@ -24,7 +24,7 @@ mod nearest;
 mod octets;
 mod validate;
 
-pub use broker::{Broker, BrokerUrl, Secret};
+pub use broker::{Broker, BrokerUrl, ManagementUrl, Secret};
 pub use error::{ConfigError, Given, Problem};
 pub use load::ENV_PREFIX;
 pub use model::{

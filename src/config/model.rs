@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::broker::{self, Broker, Secret};
+use super::broker::{self, Broker, ManagementUrl, Secret};
 use super::{address, duration, octets};
 use crate::ring::{Limits, Overflow};
 use crate::ticket::Ack;
@@ -202,6 +202,8 @@ pub struct DestinationConfig {
     /// Most octets of their file; 0 keeps none.
     #[serde(with = "octets")]
     pub dead_letter_max_bytes: usize,
+    /// RabbitMQ's management API, for `beacon-edge check`; or empty.
+    pub management_url: ManagementUrl,
     /// The ring in front of the broker.
     pub ring: RingConfig,
     /// The spool on disk, if the destination has one.
@@ -438,6 +440,7 @@ impl Default for DestinationConfig {
             max_attempts: 5,
             dead_letter_dir: "dead-letters".to_owned(),
             dead_letter_max_bytes: 64 * MIB,
+            management_url: ManagementUrl::default(),
             ring: RingConfig::default(),
             spool: SpoolConfig::default(),
             batch: BatchConfig::default(),
@@ -511,7 +514,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 53);
+        assert_eq!(rows.len(), 54);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

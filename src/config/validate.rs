@@ -190,6 +190,11 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
     let key = |key: &str| format!("destinations.{name}.{key}");
     brokers(&key("brokers"), &destination.brokers, found);
     tls(name, destination, found);
+    let management = destination.management_url.reveal();
+    if !management.is_empty() && management.strip_prefix("http://").is_none_or(str::is_empty) {
+        let what = "is not the URL of a management API; write \"http://user:password@host:15672\" (https is not supported)";
+        found.add(&key("management_url"), what.into());
+    }
     let to = &destination.destination;
     if !to.starts_with('/') || to.len() < 2 || to.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let what = format!("{to:?} is not a STOMP destination; write for example \"/queue/beacons\"");
@@ -309,7 +314,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 44] = [
+        let cases: [Case; 45] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -345,6 +350,11 @@ mod tests {
                 |c| main(c).client_cert_file = "Cargo.toml".into(),
                 "destinations.main.client_key_file",
                 "go together",
+            ),
+            (
+                |c| main(c).management_url = "https://rabbit".to_owned().into(),
+                "destinations.main.management_url",
+                "https is not supported",
             ),
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),

@@ -309,9 +309,13 @@ fn alarmed() -> &'static Node {
     NODE.get_or_init(|| Node::start().unwrap())
 }
 
+/// Held by the test that raises alarms on it.
+static ALARM: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_an_alarm_the_publisher_is_blocked_does_not_reconnect_and_loses_nothing() {
     let node = alarmed();
+    let _alone = ALARM.lock().await;
     let vhost = node.new_vhost().unwrap();
     vhost.declare_queue("q", &QueueOptions::default()).unwrap();
     let mut options = PublisherOptions::new(vec![vhost.stomp_url().parse().unwrap()], "/amq/queue/q");
@@ -356,4 +360,109 @@ async fn under_an_alarm_the_publisher_is_blocked_does_not_reconnect_and_loses_no
     assert_eq!(publisher.board().totals().connects, 1);
     assert_eq!(vhost.queue_depth("q").unwrap(), 100);
     publisher.close(LIMIT).await;
+}
+
+/// The beginning of a connection by hand, up to CONNECTED.
+async fn raw(vhost: &Vhost) -> tokio::net::TcpStream {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(vhost.stomp_addr()).await.unwrap();
+    let connect =
+        format!("CONNECT\naccept-version:1.2\nhost:{}\nlogin:guest\npasscode:guest\n\n\0", vhost.name());
+    stream.write_all(connect.as_bytes()).await.unwrap();
+    let mut answer = [0; 9];
+    timeout(LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"CONNECTED");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_of_five_mebibytes_is_receipted_before_3_12_and_costs_the_connection_after() {
+    let vhost = vhost();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    let huge = outcome(&client, Frame::send("/amq/queue/q", vec![b'x'; 5 << 20])).await;
+    let version = shared().version();
+    let number =
+        |part: usize| version.split('.').nth(part).and_then(|part| part.parse::<u32>().ok()).unwrap();
+    if (number(0), number(1)) < (3, 12) {
+        huge.unwrap();
+        assert_eq!(vhost.queue_depth("q").unwrap(), 1);
+    } else {
+        let end = client.ended().await;
+        assert!(matches!(end, ConnectionError::ClosedByServer | ConnectionError::Io(_)), "{end}");
+        assert_eq!(vhost.queue_depth("q").unwrap(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_not_write_is_told_so_and_so_is_one_who_declares_otherwise() {
+    let vhost = vhost();
+    vhost.add_user("reader", "secret").unwrap();
+    vhost.set_permissions("reader", "", "", ".*").unwrap();
+    vhost.declare_queue("transient", &QueueOptions { durable: false, ..QueueOptions::default() }).unwrap();
+    for (url, destination, message) in [
+        (vhost.stomp_url_as("reader", "secret"), "/amq/queue/q", "access_refused"),
+        (vhost.stomp_url_as("reader", "secret"), "/queue/new", "access_refused"),
+        (vhost.stomp_url(), "/queue/transient", "precondition_failed"),
+    ] {
+        let client = connect(&url, ConnectOptions::default()).await.unwrap();
+        let lost = outcome(&client, Frame::send(destination, "x").with_header("persistent", "true")).await;
+        assert!(matches!(lost, Err(Unconfirmed::ConnectionLost(_))), "{lost:?}");
+        let ConnectionError::ServerError(frame) = client.ended().await else {
+            panic!("{destination}: no ERROR")
+        };
+        assert_eq!(frame.header("message"), Some(message), "{destination}");
+        assert_eq!(frame.header("receipt-id"), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_says_nothing_of_the_frames_before_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let vhost = vhost();
+    let mut stream = raw(&vhost).await;
+    // The first has no receipt and goes nowhere; the second is confirmed all the same.
+    stream
+        .write_all(
+            b"SEND\ndestination:/amq/queue/gone\n\nx\0SEND\ndestination:/amq/queue/q\nreceipt:2\n\ny\0",
+        )
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(12).any(|window| window == b"receipt-id:2") {
+        let mut some = [0; 256];
+        let read = timeout(LIMIT, stream.read(&mut some)).await.unwrap().unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&some[..read]);
+    }
+    assert_eq!(vhost.queue_depth("q").unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_an_alarm_a_new_connection_is_made_and_nothing_is_receipted_until_it_clears() {
+    let node = alarmed();
+    let _alone = ALARM.lock().await;
+    let vhost = node.new_vhost().unwrap();
+    vhost.declare_queue("q", &QueueOptions::default()).unwrap();
+    for memory in [true, false] {
+        let alarm = |on| if memory { node.set_memory_alarm(on) } else { node.set_disk_alarm(on) };
+        alarm(true).unwrap();
+        let mut options = ConnectOptions::default();
+        options.session.heart_beat = HeartBeat::every(Duration::from_secs(1));
+        let client = connect(&vhost.stomp_url(), options).await.unwrap();
+        let mut receipts = Vec::new();
+        for _ in 0..20 {
+            receipts.push(client.send_with_receipt(Frame::send("/amq/queue/q", "x")).await.unwrap());
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut last = std::pin::pin!(receipts.pop().unwrap());
+        assert!(timeout(Duration::from_secs(4), &mut last).await.is_err(), "receipted under an alarm");
+        assert!(timeout(Duration::from_millis(1), client.ended()).await.is_err(), "heart-beats keep coming");
+        alarm(false).unwrap();
+        timeout(LIMIT, last).await.unwrap().unwrap();
+        for receipt in receipts {
+            timeout(LIMIT, receipt).await.unwrap().unwrap();
+        }
+        client.close(LIMIT).await.unwrap();
+    }
+    assert_eq!(vhost.queue_depth("q").unwrap(), 40);
 }

@@ -138,6 +138,34 @@ pub(crate) fn drive(address: SocketAddr, count: u64, connections: u64, stop: &At
     })
 }
 
+/// Some thousand beacons a second, for as long as it takes: the outage must not fill the ring.
+pub(crate) fn drive_gently(http: SocketAddr, stop: &AtomicBool) -> BTreeSet<u64> {
+    const CONNECTIONS: u64 = 4;
+    thread::scope(|scope| {
+        let drivers: Vec<_> = (0..CONNECTIONS)
+            .map(|first| {
+                scope.spawn(move || {
+                    let mut browser = Browser::connect(http).unwrap();
+                    let mut answered = Vec::new();
+                    for seq in (first..).step_by(CONNECTIONS as usize) {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        match browser.beacon(seq, seq % 3 == 0).unwrap() {
+                            200 | 204 => answered.push(seq),
+                            503 => {}
+                            status => panic!("beacon {seq}: {status}"),
+                        }
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    answered
+                })
+            })
+            .collect();
+        drivers.into_iter().flat_map(|driver| driver.join().unwrap()).collect()
+    })
+}
+
 /// What a consumer found.
 #[derive(Debug, Default)]
 pub(crate) struct Consumed {
