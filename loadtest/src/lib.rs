@@ -6,6 +6,7 @@
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
+//! | [`broker`] | `loadtest broker`: STOMP against AMQP at one broker |
 //! | [`plot`] | one page with plots, from any subcommand's figures |
 //! | [`machine`] | what a measurement was made on |
 //! | [`limits`] | the limit on open files |
@@ -15,6 +16,7 @@
 //! Time inside a run is counted in nanoseconds since the run's start; what is reported carries its unit in its
 //! name (`p99_us`, `window_s`, `rss_end_mib`).
 
+pub mod broker;
 pub mod cpu;
 pub mod error;
 pub mod http;
