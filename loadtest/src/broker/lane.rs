@@ -281,7 +281,8 @@ impl Lane<'_> {
 
     fn settle(&mut self, settled: &mut Vec<Settled>, measured: &mut Published) {
         let now = self.shared.now();
-        let measures = self.shared.phase() == Phase::Measuring;
+        // Without confirms this is only the time until it was written.
+        let measures = self.order.link.confirms && self.shared.phase() == Phase::Measuring;
         for one in settled.drain(..) {
             let mut count = 0;
             self.flight.settle(one, |sent| {

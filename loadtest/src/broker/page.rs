@@ -75,7 +75,10 @@ fn part_of(report: &Report, sweep: Option<Sweep>, points: &[Point]) -> Vec<Secti
     let beacons: Figure = |summary| summary.beacons_per_second;
     let broker: Figure = |summary| summary.broker_cpu_us_per_message;
     let broker_beacon: Figure = |summary| summary.broker_cpu_us_per_beacon;
-    let p99: Figure = |summary| summary.confirm_p99_us;
+    let p99: Figure = |summary| {
+        let Spread { median, min, max } = summary.confirm_p99_us?;
+        Some(Spread { median: median / 1e3, min: min / 1e3, max: max / 1e3 })
+    };
     let to_messages = Axis::linear(rate, "messages/s");
     let mut sections = match sweep {
         Some(Sweep::Bodies) => vec![
@@ -129,7 +132,7 @@ fn part_of(report: &Report, sweep: Option<Sweep>, points: &[Point]) -> Vec<Secti
                 "Confirm latency against window",
                 Axis::log("unconfirmed messages allowed", ""),
                 |point| point.setting.window,
-                Axis::log("99 % confirmed within", "µs"),
+                Axis::log("99 % confirmed within", "ms"),
                 p99,
             ),
         ],

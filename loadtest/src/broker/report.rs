@@ -261,7 +261,9 @@ impl Report {
         }
         if !self.confirms {
             notes.push(
-                "Without confirms a message counts when it is written; the broker may have lost it, and may be far behind."
+                "Without confirms a message counts when the client library says that it has it or has written it, which is \
+                 not the same in each (amqprs keeps up to 8192 messages); the broker may have lost it, and may be far \
+                 behind."
                     .to_owned(),
             );
         }

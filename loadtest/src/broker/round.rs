@@ -15,7 +15,7 @@ use crate::{
         lane::{Consumed, Order, Phase, Published, Shared, consume, publish},
         payload::Template,
         seen::{Integrity, Seen},
-        setting::{Mode, Protocol, Setting},
+        setting::{Mode, Protocol, QueueKind, Setting},
         wire::Traffic,
     },
     cpu::Process,
@@ -37,6 +37,9 @@ const HURRY: Duration = Duration::from_millis(500);
 const END: Duration = Duration::from_secs(1);
 /// Octets on their way through a queue that is consumed, before publishers wait.
 const BACKLOG_OCTETS: usize = 64 << 20;
+
+/// Messages in a stream that are not consumed yet: what a consumer may hold, less a chunk.
+pub(crate) const STREAM_BACKLOG: u64 = 50_000;
 
 /// What a round is to be.
 #[derive(Debug)]
@@ -99,8 +102,9 @@ impl RoundOrder<'_> {
     /// Fills the queue with `prefill` messages, confirmed.
     pub(crate) fn fill(&self, interrupt: &Interrupt) -> Result<(), Failure> {
         let measured = self.with_lanes(self.setting.connections, 0, Some(self.prefill), |director| {
-            director.begin(interrupt);
+            director.gather(interrupt);
             let shared = &director.shared;
+            shared.enter(Phase::WarmUp);
             let mut last = (0, Instant::now());
             while shared.settled_lanes.load(Ordering::Relaxed) < director.publishers
                 && shared.failure().is_none()
@@ -135,7 +139,8 @@ impl RoundOrder<'_> {
     ) -> Measured {
         let backlog = if publishers > 0 && consumers > 0 {
             let least = (self.setting.window * publishers * 2) as u64;
-            ((BACKLOG_OCTETS / self.setting.body) as u64).max(least)
+            let most = if self.setting.queue == QueueKind::Stream { STREAM_BACKLOG } else { u64::MAX };
+            ((BACKLOG_OCTETS / self.setting.body) as u64).max(least).min(most)
         } else {
             u64::MAX
         };
@@ -242,8 +247,8 @@ struct Reading {
 }
 
 impl Director {
-    /// Waits until all lanes are connected and starts them.
-    fn begin(&self, interrupt: &Interrupt) {
+    /// Waits until all lanes are connected.
+    fn gather(&self, interrupt: &Interrupt) {
         let start = Instant::now();
         while self.shared.connected.load(Ordering::Relaxed) < self.publishers + self.consumers {
             if start.elapsed() > CONNECT {
@@ -254,7 +259,6 @@ impl Director {
             }
             thread::sleep(LOOK);
         }
-        self.shared.enter(Phase::WarmUp);
     }
 
     fn measure(
@@ -264,12 +268,16 @@ impl Director {
         watch: &mut dyn FnMut(Standing),
     ) -> Measured {
         let own = i32::try_from(std::process::id()).ok().and_then(|pid| Process::attach(None, pid).ok());
-        self.begin(interrupt);
-        let start = Instant::now();
-        self.wait(order, start, order.warmup, interrupt, watch);
+        self.gather(interrupt);
+        // What a full queue holds is consumed once: a warm-up would take it from the measurement.
+        let warmup = if order.mode == Mode::Consume { Duration::ZERO } else { order.warmup };
+        if !warmup.is_zero() {
+            self.shared.enter(Phase::WarmUp);
+            self.wait(order, Instant::now(), warmup, interrupt, watch);
+        }
         let before = self.read(order, own.as_ref());
         self.shared.enter(Phase::Measuring);
-        self.wait(order, start, order.warmup + order.time, interrupt, watch);
+        self.wait(order, Instant::now(), order.time, interrupt, watch);
         let after = self.read(order, own.as_ref());
         self.shared.enter(Phase::Draining);
         self.drain(order, interrupt);

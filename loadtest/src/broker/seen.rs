@@ -19,6 +19,8 @@ pub(crate) struct Seen {
 /// What is wrong with what has arrived.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Integrity {
+    /// Different messages that arrived over the whole round, warm-up and drain included.
+    pub arrived: u64,
     /// Messages that were confirmed (without confirms: published) and have not arrived within the time to drain.
     pub lost: u64,
     /// Messages that arrived once more.
@@ -98,6 +100,7 @@ impl Seen {
     /// The verdict, when `expected` messages had to arrive.
     pub(crate) fn integrity(&self, expected: u64, consumers: usize) -> Integrity {
         Integrity {
+            arrived: self.distinct,
             lost: expected.saturating_sub(self.distinct),
             duplicates: self.duplicates,
             out_of_order: self.out_of_order,
@@ -125,6 +128,7 @@ mod tests {
         for (arrived, expected) in cases {
             let mut seen = Seen::new(2);
             arrived.iter().for_each(|sequence| seen.note(*sequence, 6));
+            let expected = Integrity { arrived: 6 - expected.lost, ..expected };
             assert_eq!(seen.integrity(6, 1), expected, "{arrived:?}");
         }
     }
@@ -136,7 +140,7 @@ mod tests {
         [1, 3, 4, 130].iter().for_each(|sequence| second.note(*sequence, 200));
         first.merge(&second);
         assert_eq!(first.distinct(), 6);
-        let expected = Integrity { lost: 1, duplicates: 1, ..Integrity::default() };
+        let expected = Integrity { arrived: 6, lost: 1, duplicates: 1, ..Integrity::default() };
         assert_eq!(first.integrity(7, 2), expected);
     }
 }

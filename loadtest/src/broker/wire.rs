@@ -90,7 +90,7 @@ fn sockets(family: u8) -> Option<Vec<InetResponse>> {
             let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    found.push(*response)
+                    found.push(*response);
                 }
                 NetlinkPayload::Done(_) => return Some(found),
                 NetlinkPayload::Error(_) => return None,
