@@ -18,7 +18,7 @@ use crate::{
         report::{Gathering, Point, Report},
         round::{Measured, RoundOrder, STREAM_BACKLOG},
         server::Server,
-        setting::{Mode, Protocol, QueueKind, Setting},
+        setting::{Mode, Protocol, QueueKind, Setting, Sweep},
     },
     interrupt::Interrupt,
     limits::allow_open_files,
@@ -72,7 +72,8 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
         machine = machine.with_version("RabbitMQ", version);
     }
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let rounds = plan.points.len() * plan.rounds * plan.protocols.len();
+    let turns: usize = plan.points.iter().map(|(sweep, _)| protocols_at(plan, *sweep).len()).sum();
+    let rounds = turns * plan.rounds;
     let progress = Progress::start(rounds as u64, plan.warmup + plan.time + AROUND, plan.progress);
     let report = Report::new(plan, machine, server.facts.clone(), unix);
     let mut run =
@@ -97,10 +98,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn all_points(&mut self) {
         for (sweep, setting) in &self.plan.points {
-            let protocols = match sweep {
-                Some(crate::broker::setting::Sweep::Factors) => vec![Protocol::Stomp],
-                _ => self.plan.protocols.clone(),
-            };
+            let protocols = protocols_at(self.plan, *sweep);
             let mut gatherings: Vec<Gathering> = protocols.into_iter().map(Gathering::new).collect();
             self.rounds(setting, &mut gatherings);
             let amqp = gatherings
@@ -216,6 +214,14 @@ impl Run<'_> {
 
     fn is_over(&self) -> bool {
         self.interrupt.is_raised() || self.report.failure.is_some()
+    }
+}
+
+/// The clients at the points of a sweep.
+fn protocols_at(plan: &Plan, sweep: Option<Sweep>) -> Vec<Protocol> {
+    match sweep {
+        Some(Sweep::Factors) => vec![Protocol::Stomp],
+        _ => plan.protocols.clone(),
     }
 }
 
