@@ -27,6 +27,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A broker could not be started or reached, or went away.
+    #[error("the broker: {0}")]
+    Broker(String),
     /// The reference server could not be started.
     #[error("the nginx reference: {0}")]
     Nginx(String),

@@ -6,6 +6,9 @@
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
+//! | [`broker`] | `loadtest broker`: STOMP against AMQP at one broker |
+//! | [`plot`] | one page with plots, from any subcommand's figures |
+//! | [`machine`] | what a measurement was made on |
 //! | [`limits`] | the limit on open files |
 //! | [`progress`] | the bar on a terminal |
 //! | [`report`] | latency figures, tables and the JSON destination, shared by all subcommands |
@@ -13,12 +16,15 @@
 //! Time inside a run is counted in nanoseconds since the run's start; what is reported carries its unit in its
 //! name (`p99_us`, `window_s`, `rss_end_mib`).
 
+pub mod broker;
 pub mod cpu;
 pub mod error;
 pub mod http;
 pub mod interrupt;
 pub mod limits;
+pub mod machine;
 pub mod nginx;
+pub mod plot;
 pub mod progress;
 pub mod report;
 

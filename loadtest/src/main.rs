@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use loadtest::{Error, http};
+use loadtest::{Error, broker, http};
 
 /// Load for beacon-edge, and the figures that come out of it.
 #[derive(Debug, Parser)]
@@ -18,11 +18,14 @@ struct Cli {
 enum Command {
     /// Sends beacons over HTTP/1.1 and measures rate, latency, and CPU per request
     Http(Box<http::Args>),
+    /// Publishes and consumes over STOMP and over AMQP 0.9.1, side by side, and measures what it costs
+    Broker(Box<broker::Args>),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Http(args) => http::command(*args),
+        Command::Broker(args) => broker::command(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

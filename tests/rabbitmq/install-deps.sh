@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks, through the system's package manager.
 #
-#   install-deps.sh [--bench] [--python]
+#   install-deps.sh [--bench] [--python] [--browser]
 #
 #   --bench    also what the benchmarks need
 #   --python   also what makes a virtual environment of Python
+#   --browser  also what opens the pages of reports
 #
 # It says first what it is going to install and why, uses sudo unless it runs as root, and leaves no service running
 # that was not there before: the tests start brokers of their own.
@@ -37,6 +38,13 @@ has_nginx() {
 has_venv() {
     for candidate in python3 /usr/bin/python3; do
         ! "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1 || return 0
+    done
+    return 1
+}
+
+has_browser() {
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        ! command -v "$name" >/dev/null 2>&1 || return 0
     done
     return 1
 }
@@ -91,11 +99,13 @@ fi
 
 bench=
 python=
+browser=
 for argument in "$@"; do
     case $argument in
     --bench) bench=yes ;;
     --python) python=yes ;;
-    *) fail "unknown argument $argument; usage: install-deps.sh [--bench] [--python]" ;;
+    --browser) browser=yes ;;
+    *) fail "unknown argument $argument; usage: install-deps.sh [--bench] [--python] [--browser]" ;;
     esac
 done
 
@@ -106,13 +116,16 @@ fi
 if [ -n "$python" ] && ! has_venv; then
     want python3-venv "a foreign STOMP client, which the tests hold the in-memory broker against, is written in Python"
 fi
+if [ -n "$browser" ] && ! has_browser; then
+    want chromium "the tests open the pages of reports in it, headless, and look for errors"
+fi
 if [ -z "$missing" ]; then
     echo "install-deps: everything is installed"
     exit 0
 fi
 
 command -v apt-get >/dev/null 2>&1 ||
-    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, nginx, python3)"
+    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, nginx, python3, chromium)"
 # shellcheck disable=SC2086 # a list of package names
 set -- $missing
 if [ "$(id -u)" -eq 0 ]; then

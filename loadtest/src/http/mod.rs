@@ -21,7 +21,7 @@ mod connection;
 pub mod fleet;
 pub mod idle;
 mod lane;
-mod pacer;
+pub(crate) mod pacer;
 pub mod reference;
 pub mod report;
 pub mod response;

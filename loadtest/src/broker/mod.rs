@@ -1,0 +1,52 @@
+//! `loadtest broker`: the same messages over STOMP and over AMQP 0.9.1, side by side in one run.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`args`] | the command line, and its check into a [`Plan`] |
+//! | [`setting`] | what is varied, and the sweeps over it |
+//! | [`mod@run`] | the course of a run: points, rounds, protocols in turns |
+//! | `round` | one round: threads, warm-up, measurement, drain |
+//! | `lane` | one connection: publishing within its window, or consuming |
+//! | `driver` | what a client library has to do, and the three that do it |
+//! | `server` | the broker: a private one, or one that is there |
+//! | `payload`, `flight`, `seen` | bodies, what is unconfirmed, what has arrived |
+//! | `wire` | octets on the wire, as the kernel counts them |
+//! | [`report`], `table`, `csv`, `page` | the result for machines and for people |
+
+pub mod args;
+mod csv;
+mod driver;
+mod flight;
+mod lane;
+mod page;
+mod payload;
+mod progress;
+pub mod report;
+mod round;
+pub mod run;
+mod seen;
+mod server;
+pub mod setting;
+mod table;
+mod wire;
+
+pub use args::{Args, Plan};
+pub use run::{command, run};
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Args;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Arguments as the command line has them.
+    pub(super) fn parse(words: impl IntoIterator<Item = String>) -> Args {
+        Line::parse_from(words).args
+    }
+}
