@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use loadtest::{Error, http};
+use loadtest::{
+    Error, http,
+    models::{self, baseline},
+};
 
 /// Load for beacon-edge, and the figures that come out of it.
 #[derive(Debug, Parser)]
@@ -18,11 +21,22 @@ struct Cli {
 enum Command {
     /// Sends beacons over HTTP/1.1 and measures rate, latency, and CPU per request
     Http(Box<http::Args>),
+    /// Measures the first model, the second model and beacon-edge side by side, and the path between
+    Models(Box<models::Args>),
+    /// A server of `loadtest models`
+    #[command(hide = true)]
+    ModelServer(baseline::ServerArgs),
+    /// The agent of `loadtest models`
+    #[command(hide = true)]
+    ModelAgent(baseline::AgentArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Http(args) => http::command(*args),
+        Command::Models(args) => models::command(*args),
+        Command::ModelServer(args) => baseline::serve(&args),
+        Command::ModelAgent(args) => baseline::carry(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

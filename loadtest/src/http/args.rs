@@ -263,7 +263,7 @@ fn in_range(name: &str, value: usize, low: usize, high: usize) -> Result<(), Err
 }
 
 /// A number with `ms`, `s` or `m`; seconds without.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit_s) = if let Some(number) = text.strip_suffix("ms") {
         (number, 1e-3)
     } else if let Some(number) = text.strip_suffix('s') {

@@ -182,7 +182,7 @@ impl Fleet {
                 result.stats.merge(&stats);
                 result.window = result.window.max(window);
             }
-            Ok(result)
+            Ok::<_, Error>(result)
         };
         let mut result = tokio::select! {
             result = collect => result?,
