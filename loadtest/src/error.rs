@@ -33,6 +33,12 @@ pub enum Error {
     /// The far end of `--verify`, or of a broker's death, could not be read.
     #[error("the far end: {0}")]
     FarEnd(String),
+    /// Beacons that were answered with 2xx are not at the far end.
+    #[error("{missing} beacons were answered with 2xx and are not at the far end")]
+    NotConserved {
+        /// How many.
+        missing: u64,
+    },
     /// A model could not be measured.
     #[error("{0}")]
     Model(String),

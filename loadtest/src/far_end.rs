@@ -151,7 +151,24 @@ impl FarEnd {
         let far_end = Self { arrived, stop, thread };
         match timeout(CONNECT, subscribed).await {
             Ok(Ok(())) => Ok(far_end),
-            _ => Err(Error::FarEnd(far_end.end().err().unwrap_or_else(|| "no answer from the broker".to_owned()))),
+            _ => Err(Error::FarEnd(
+                far_end.end().err().unwrap_or_else(|| "no answer from the broker".to_owned()),
+            )),
+        }
+    }
+
+    /// Sees to it that nothing lies in the queue from before, which could be taken for what is going to be sent.
+    ///
+    /// # Errors
+    /// [`Error::FarEnd`] when something does.
+    pub async fn expect_nothing(&self) -> Result<(), Error> {
+        tokio::time::sleep(REPEATS).await;
+        match self.arrived().messages {
+            0 => Ok(()),
+            count => {
+                self.stop.store(true, Ordering::Relaxed);
+                Err(Error::FarEnd(format!("the queue is not empty: {count} messages, or more, were in it")))
+            }
         }
     }
 
@@ -238,7 +255,9 @@ mod tests {
     fn lines_are_told_apart_by_their_numbers() {
         let mut arrived = Arrived { numbers: Numbers::from(5), ..Arrived::default() };
         arrived.note(b"{\"query\":\"seq=000000000007&a=1\"}\n{\"query\":\"seq=000000000008\"}\n");
-        arrived.note(b"{\"query\":\"seq=000000000007\"}\n{\"query\":\"seq=900000000000\"}\n{}\n{\"seq=000000000001\"}");
+        arrived.note(
+            b"{\"query\":\"seq=000000000007\"}\n{\"query\":\"seq=900000000000\"}\n{}\n{\"seq=000000000001\"}",
+        );
         assert_eq!((arrived.messages, arrived.numbers.len()), (2, 2));
         assert_eq!((arrived.duplicates, arrived.warm_up, arrived.strangers), (1, 1, 2));
 

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadtest: {error}");
-            ExitCode::from(if matches!(error, Error::Argument(_)) { 2 } else { 1 })
+            ExitCode::from(match error {
+                Error::Argument(_) => 2,
+                Error::NotConserved { .. } => 3,
+                _ => 1,
+            })
         }
     }
 }

@@ -91,10 +91,10 @@ fn the_names_of_json_fields_are_those_documented() {
     .json();
     let top = "tool version url mode connections threads post_percent warmup_s interrupted first_seq next_seq window_s \
                requests_sent requests_answered requests_succeeded requests_per_second statuses failures connects \
-               octets_sent octets_received latency open_loop generator processes idle reference notes";
+               octets_sent octets_received latency open_loop generator processes idle slow verify reference notes";
     assert_eq!(names(&json), words(top));
     assert_eq!(names(&json["failures"]), words("closed timeout malformed abandoned"));
-    assert_eq!(names(&json["connects"]), words("reconnects failed given_up"));
+    assert_eq!(names(&json["connects"]), words("planned reconnects failed given_up"));
     assert_eq!(
         names(&json["latency"]),
         words("count p50_us p90_us p99_us p99_9_us p99_99_us max_us mean_us")

@@ -169,9 +169,11 @@ impl Plan {
                 return refuse(format!("{name} {value}: between {low} and {high}"));
             }
         }
-        for (name, time, least) in
-            [("--probe", args.probe, 200), ("--duration", args.duration, 200), ("--death-duration", args.death_duration, 1000)]
-        {
+        for (name, time, least) in [
+            ("--probe", args.probe, 200),
+            ("--duration", args.duration, 200),
+            ("--death-duration", args.death_duration, 1000),
+        ] {
             if time < Duration::from_millis(least) {
                 return refuse(format!("{name}: at least {least} ms, or nothing is measured"));
             }
@@ -188,7 +190,8 @@ impl Plan {
         models.sort_unstable();
         models.dedup();
         let wants = |wanted: &[Model]| models.iter().any(|model| wanted.contains(model));
-        let edge = wants(&[Model::EdgeOne, Model::EdgePacked]).then(|| edge(args.edge.as_deref())).transpose()?;
+        let edge =
+            wants(&[Model::EdgeOne, Model::EdgePacked]).then(|| edge(args.edge.as_deref())).transpose()?;
         let redis = wants(&[Model::RedisAgent]).then(|| redis_server(args.redis.as_deref())).transpose()?;
         Ok(Self {
             models,
@@ -334,7 +337,9 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, octets) in [("7", 7), ("1k", 1024), ("512M", 512 << 20), ("1GiB", 1 << 30), ("2gb", 2 << 30)] {
+        for (text, octets) in
+            [("7", 7), ("1k", 1024), ("512M", 512 << 20), ("1GiB", 1 << 30), ("2gb", 2 << 30)]
+        {
             assert_eq!(parse_size(text), Ok(octets), "{text}");
         }
         for text in ["", "G", "-1", "1.5G", "99999999999G"] {

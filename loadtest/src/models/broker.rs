@@ -55,7 +55,11 @@ impl Broker {
     }
 
     /// Declares a durable queue that is empty and, unless `unbounded`, keeps its newest 256 MiB only. Says its addresses.
-    pub(crate) async fn fresh_queue(&self, name: &'static str, unbounded: bool) -> Result<Addresses, Failure> {
+    pub(crate) async fn fresh_queue(
+        &self,
+        name: &'static str,
+        unbounded: bool,
+    ) -> Result<Addresses, Failure> {
         let node = self.node.clone();
         blocking(move || {
             let vhost = node.vhost("/")?;

@@ -55,8 +55,8 @@ impl Cast {
     ) -> Result<Self, Failure> {
         let (plan_, addresses) = (plan.clone(), addresses.clone());
         let started = spawn_blocking(move || Processes::start(model, &plan_, queue, &addresses)).await;
-        let Processes { front, http, redis, agent, source } = started
-            .map_err(|error| Failure::Start { name: "model", reason: error.to_string() })??;
+        let Processes { front, http, redis, agent, source } =
+            started.map_err(|error| Failure::Start { name: "model", reason: error.to_string() })??;
         let source = match (source, model) {
             (Source::Server(server), Model::StompDirectUnconfirmed) => {
                 Source::Broker { server, from: broker.received().await? }
@@ -223,8 +223,9 @@ fn stomp_arguments(model: Model, plan: &Plan, queue: &str, addresses: &Addresses
         _ => "ring",
     };
     let destination = format!("/amq/queue/{queue}");
-    let mut line: Vec<String> =
-        ["--sink", sink, "--stomp", &addresses.stomp, "--destination", &destination].map(str::to_owned).into();
+    let mut line: Vec<String> = ["--sink", sink, "--stomp", &addresses.stomp, "--destination", &destination]
+        .map(str::to_owned)
+        .into();
     let steps: [(Model, Vec<String>); 4] = [
         (Model::PathPipelined, vec!["--window".to_owned(), plan.window.to_string()]),
         (Model::PathPooled, vec!["--connections".to_owned(), plan.stomp_connections.to_string()]),

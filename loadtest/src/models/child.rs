@@ -63,7 +63,8 @@ impl Supervised {
     ) -> Result<Self, Failure> {
         let failed = |reason: String| Failure::Start { name, reason };
         let io = |what: &str, error: io::Error| failed(format!("{what}: {error}"));
-        let folder = TempDir::with_prefix(format!("loadtest-{name}-")).map_err(|error| io("a folder", error))?;
+        let folder =
+            TempDir::with_prefix(format!("loadtest-{name}-")).map_err(|error| io("a folder", error))?;
         let log = folder.path().join("log");
         let (stdout, stderr) = File::create(&log)
             .and_then(|file| Ok((file.try_clone()?, file)))
@@ -88,7 +89,8 @@ impl Supervised {
         loop {
             let said = fs::read_to_string(&log).unwrap_or_default();
             if process.is_none() {
-                process = field(&said, "pid ").and_then(|pid| Process::attach(Some(name), pid.parse().ok()?).ok());
+                process =
+                    field(&said, "pid ").and_then(|pid| Process::attach(Some(name), pid.parse().ok()?).ok());
             }
             if let Some(process) = &process
                 && said.lines().any(|line| line.contains(sign))
@@ -116,8 +118,12 @@ impl Supervised {
     /// [`Failure::Start`] when it said none.
     pub(crate) fn address(&self, key: &str) -> Result<SocketAddr, Failure> {
         let said = fs::read_to_string(&self.log).unwrap_or_default();
-        let found = said.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
-        found.ok_or_else(|| Failure::Start { name: self.name, reason: format!("it named no {key}=ADDRESS:\n{}", tail(&said)) })
+        let found =
+            said.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok());
+        found.ok_or_else(|| Failure::Start {
+            name: self.name,
+            reason: format!("it named no {key}=ADDRESS:\n{}", tail(&said)),
+        })
     }
 
     /// Ends it in good order, or else by force. Blocks for at most some seconds.

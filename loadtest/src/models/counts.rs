@@ -61,7 +61,9 @@ fn number(text: &str, name: &str) -> io::Result<u64> {
         let labels = rest.starts_with([' ', '{']);
         labels.then(|| rest.rsplit(' ').next()?.parse::<u64>().ok()).flatten()
     });
-    values.reduce(|sum, value| sum + value).ok_or_else(|| io::Error::other(format!("no {name} in what it says")))
+    values
+        .reduce(|sum, value| sum + value)
+        .ok_or_else(|| io::Error::other(format!("no {name} in what it says")))
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 //! stays outside, as it came from another machine then.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process,
 };

@@ -87,6 +87,9 @@ mod tests {
         assert!(eta.left() <= Duration::from_secs(400));
         eta.done(Duration::from_secs(60), "a step longer than planned");
         assert_eq!(eta.left(), Duration::ZERO);
-        assert_eq!((short(Duration::from_secs(90)), short(Duration::from_secs(601))), ("90s".into(), "11m".into()));
+        assert_eq!(
+            (short(Duration::from_secs(90)), short(Duration::from_secs(601))),
+            ("90s".into(), "11m".into())
+        );
     }
 }

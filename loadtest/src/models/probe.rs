@@ -99,11 +99,12 @@ impl Stand<'_> {
         if self.interrupt.is_raised() {
             return Ok(None);
         }
-        let uses = processes.iter().zip(cpu(&processes)?).zip(cpu_before).map(|((process, after), before)| Use {
-            name: process.name().to_owned(),
-            cpu: after.saturating_sub(before),
-            peak: memory::peak(process.pid()),
-        });
+        let uses =
+            processes.iter().zip(cpu(&processes)?).zip(cpu_before).map(|((process, after), before)| Use {
+                name: process.name().to_owned(),
+                cpu: after.saturating_sub(before),
+                peak: memory::peak(process.pid()),
+            });
         let accepted = self.cast.counts().await?.accepted.saturating_sub(before.accepted);
         Ok(Some(Taken { phase, rate, middle, end, between, accepted, drained, uses: uses.collect() }))
     }
@@ -160,7 +161,8 @@ impl Taken {
     pub(crate) fn is_sustained(&self) -> bool {
         let Some(rate) = self.rate else { return false };
         let due = self.phase.due as f64;
-        let in_time = (self.phase.stats.succeeded - self.phase.stats.answered_late.min(self.phase.stats.succeeded)) as f64;
+        let in_time = (self.phase.stats.succeeded
+            - self.phase.stats.answered_late.min(self.phase.stats.succeeded)) as f64;
         let accepted = self.end.accepted.saturating_sub(self.middle.accepted) as f64;
         let grown = self.end.backlog() as f64 - self.middle.backlog() as f64;
         self.drained

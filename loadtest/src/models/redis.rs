@@ -35,7 +35,10 @@ impl RedisServer {
         for _ in 0..ATTEMPTS {
             let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
                 .and_then(|listener| listener.local_addr())
-                .map_err(|error| Failure::Start { name: "redis", reason: format!("no free port: {error}") })?;
+                .map_err(|error| Failure::Start {
+                    name: "redis",
+                    reason: format!("no free port: {error}"),
+                })?;
             let arguments = [
                 "--bind",
                 "127.0.0.1",

@@ -323,9 +323,8 @@ impl Probe {
 impl Load {
     pub(crate) fn new(taken: &Taken) -> Self {
         let stats = &taken.phase.stats;
-        let each = |used: &Use| {
-            (taken.accepted > 0).then(|| used.cpu.as_secs_f64() * 1e6 / taken.accepted as f64)
-        };
+        let each =
+            |used: &Use| (taken.accepted > 0).then(|| used.cpu.as_secs_f64() * 1e6 / taken.accepted as f64);
         let processes = taken.uses.iter().map(|used| ProcessUse {
             name: used.name.clone(),
             cpu_us_per_beacon: each(used).map(|us| rounded(us, 3)),

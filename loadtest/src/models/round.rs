@@ -14,7 +14,7 @@ use crate::{
     Error,
     http::{
         Target,
-        beacon::{Beacons, WARMUP_SEQ},
+        beacon::{Beacons, Mix, WARMUP_SEQ},
         fleet::{Fleet, FleetOptions},
     },
     interrupt::Interrupt,
@@ -53,7 +53,12 @@ pub(crate) struct Open {
 
 impl Stage<'_> {
     /// Starts a model on an empty queue and connects to it.
-    pub(crate) async fn open(&self, model: Model, queue: &'static str, unbounded: bool) -> Result<Open, Failure> {
+    pub(crate) async fn open(
+        &self,
+        model: Model,
+        queue: &'static str,
+        unbounded: bool,
+    ) -> Result<Open, Failure> {
         let addresses = self.broker.fresh_queue(queue, unbounded).await?;
         let cast = Cast::start(model, self.plan, self.broker, queue, &addresses, self.enclosure).await?;
         let target = Target::parse(&format!("http://{}/b.gif", cast.http()), false)?;
@@ -62,9 +67,12 @@ impl Stage<'_> {
             connections: self.plan.connections,
             threads: self.plan.threads,
             timeout: Duration::from_secs(5),
+            tls: None,
+            churn: None,
         };
         let fleet = Fleet::connect(options, self.interrupt).await?;
-        Ok(Open { cast, fleet, beacons: Arc::new(Beacons::new(&target, self.plan.post_percent)) })
+        let mix = Mix { post_percent: self.plan.post_percent, ..Mix::default() };
+        Ok(Open { cast, fleet, beacons: Arc::new(Beacons::new(&target, &mix)) })
     }
 
     /// Searches for the highest rate that `model` sustains, and measures there. `None` when interrupted.
@@ -136,7 +144,12 @@ impl Stage<'_> {
     }
 
     pub(crate) fn stand<'b>(&'b self, open: &'b Open) -> Stand<'b> {
-        Stand { cast: &open.cast, fleet: &open.fleet, beacons: open.beacons.clone(), interrupt: self.interrupt }
+        Stand {
+            cast: &open.cast,
+            fleet: &open.fleet,
+            beacons: open.beacons.clone(),
+            interrupt: self.interrupt,
+        }
     }
 }
 

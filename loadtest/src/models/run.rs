@@ -33,7 +33,8 @@ const COMMON: f64 = 0.5;
 /// Why there is no result; see [`Error`].
 pub fn command(args: Args) -> Result<(), Error> {
     let plan = Plan::check(&args)?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
     let report = runtime.block_on(async {
         let interrupt = Interrupt::on_signals()?;
         run(&plan, &interrupt).await
@@ -161,9 +162,9 @@ impl Course<'_> {
         self.eta.now(&format!("{label}, {}: search", model.key()));
         let outcome = self.stage.search(model).await;
         let Some(searched) = self.judge(place, outcome) else { return };
-        let found = searched.rate.map_or("sustains nothing".to_owned(), |rate| {
-            format!("sustains {}/s", grouped(rate as u64))
-        });
+        let found = searched
+            .rate
+            .map_or("sustains nothing".to_owned(), |rate| format!("sustains {}/s", grouped(rate as u64)));
         self.report.models[place].rounds.push(Round::new(round, &searched));
         self.eta.done(search_time(self.stage.plan), &format!("{label}, {}: {found}", model.key()));
     }
@@ -173,8 +174,7 @@ impl Course<'_> {
         let outcome = self.stage.at(model, rate).await;
         let Some(taken) = self.judge(place, outcome) else { return };
         let load = Load::new(&taken);
-        let text =
-            format!("{label}, {}: p99 {} at {rate:.0}/s", model.key(), human_us(load.latency.p99_us));
+        let text = format!("{label}, {}: p99 {} at {rate:.0}/s", model.key(), human_us(load.latency.p99_us));
         if let Some(round) = self.report.models[place].rounds.last_mut() {
             round.at_common = Some(load);
         }
@@ -248,7 +248,8 @@ impl Report {
                 notes.push(format!("{}: {failure}", row.model));
             }
             let late = |load: &Option<Load>| load.as_ref().is_some_and(|load| !load.generator_kept_up);
-            let rounds = row.rounds.iter().filter(|round| late(&round.at_sustained) || late(&round.at_common));
+            let rounds =
+                row.rounds.iter().filter(|round| late(&round.at_sustained) || late(&round.at_common));
             match rounds.count() {
                 0 => {}
                 count => notes.push(format!(

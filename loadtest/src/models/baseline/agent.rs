@@ -2,7 +2,9 @@
 //! confirms, several at a time. What is not confirmed is kept and published again over the next connection; what a killed
 //! agent held is lost, as LPOP has removed it.
 
-use std::{collections::VecDeque, convert::Infallible, io::Write as _, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque, convert::Infallible, io::Write as _, net::Ipv4Addr, sync::Arc, time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use lapin::{
@@ -42,8 +44,9 @@ pub(super) fn run(args: &AgentArgs) -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
     runtime.block_on(async {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("listener for the counts"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(Error::io("listener for the counts"))?;
         let address = listener.local_addr().map_err(Error::io("listener for the counts"))?;
         let counts = Arc::new(Counts::default());
         tokio::spawn(tell(listener, counts.clone()));

@@ -82,8 +82,9 @@ impl Connection for Direct {
 
 impl Direct {
     async fn shake_hands(&mut self, url: &BrokerUrl) -> io::Result<()> {
-        let mut connect =
-            Frame::new(Command::Connect).with_header("accept-version", "1.2").with_header("host", url.vhost());
+        let mut connect = Frame::new(Command::Connect)
+            .with_header("accept-version", "1.2")
+            .with_header("host", url.vhost());
         for (name, value) in [("login", url.login()), ("passcode", url.passcode())] {
             if let Some(value) = value {
                 connect = connect.with_header(name, value);

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_line_has_what_the_request_says() {
-        let request = Request::get("/b.gif?seq=000000000007&e=1").header("User-Agent", "a\"b").body(()).unwrap();
+        let request =
+            Request::get("/b.gif?seq=000000000007&e=1").header("User-Agent", "a\"b").body(()).unwrap();
         let line = line(&request.into_parts().0, "127.0.0.1", b"");
         assert!(line.ends_with(b"\n"));
         let json: serde_json::Value = serde_json::from_slice(&line).unwrap();

@@ -40,7 +40,8 @@ impl Redis {
 
     /// Sends a command and waits for its reply. Not cancel safe. An error that Redis replies is one here.
     pub(in crate::models) async fn command(&mut self, words: &[&[u8]]) -> io::Result<BytesFrame> {
-        let words: Vec<BorrowedFrame<'_>> = words.iter().map(|word| BorrowedFrame::BulkString(word)).collect();
+        let words: Vec<BorrowedFrame<'_>> =
+            words.iter().map(|word| BorrowedFrame::BulkString(word)).collect();
         self.outgoing.clear();
         extend_encode_borrowed(&mut self.outgoing, &BorrowedFrame::Array(&words), false)
             .map_err(io::Error::other)?;

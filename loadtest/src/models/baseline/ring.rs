@@ -24,6 +24,9 @@ const PLACES: usize = 262_144;
 /// Octets of a message with several lines, as in beacon-edge.
 const MOST_OCTETS: usize = 64 * 1024;
 
+/// The longest pause before connecting again, as the edges of these measurements have it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// The longest wait of a request for its receipt.
 const RECEIPT: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,7 @@ impl Ring {
         let mut options = PublisherOptions::new(vec![url], &args.destination);
         options.connections = args.connections;
         options.connect.window = Window { frames: args.window, ..Window::default() };
+        options.backoff.max = LONGEST_PAUSE;
         let (lines, items) = mpsc::channel(PLACES);
         let (pack, linger) = (args.pack, Duration::from_millis(args.linger_ms));
         let (report, started) = std_mpsc::sync_channel(1);

@@ -83,8 +83,9 @@ pub(super) fn run(args: &ServerArgs) -> Result<(), Error> {
     }
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
     runtime.block_on(async {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::io("listener for the counts"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(Error::io("listener for the counts"))?;
         let counts_at = listener.local_addr().map_err(Error::io("listener for the counts"))?;
         println!("listening http={address} counts={counts_at}");
         std::io::stdout().flush().map_err(Error::io("standard output"))?;
@@ -98,7 +99,9 @@ type MakeSink = Box<dyn FnOnce() -> Sink + Send>;
 
 fn sinks(args: &ServerArgs, counts: &Arc<Counts>) -> Result<Vec<MakeSink>, Error> {
     let url = || {
-        args.stomp.parse::<BrokerUrl>().map_err(|error| Error::Argument(format!("--stomp {}: {error}", args.stomp)))
+        args.stomp
+            .parse::<BrokerUrl>()
+            .map_err(|error| Error::Argument(format!("--stomp {}: {error}", args.stomp)))
     };
     let pool = args.pool.max(1);
     let ring = match args.sink {
@@ -139,12 +142,7 @@ fn bound(address: SocketAddr) -> Result<TcpSocket, Error> {
     bind().map_err(Error::io("listener"))
 }
 
-fn work(
-    socket: TcpSocket,
-    sink: MakeSink,
-    counts: Arc<Counts>,
-    report: &SyncSender<std::io::Result<()>>,
-) {
+fn work(socket: TcpSocket, sink: MakeSink, counts: Arc<Counts>, report: &SyncSender<std::io::Result<()>>) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return drop(report.send(Err(error))),

@@ -52,6 +52,8 @@ impl<C: Connection> Slots<C> {
             self.idle.borrow_mut().push(connection);
             Ok(())
         };
-        timeout_at(Instant::now() + LIMIT, work).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        timeout_at(Instant::now() + LIMIT, work)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
     }
 }
