@@ -8,6 +8,8 @@
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
+//! | [`plot`] | one page with plots, from any subcommand's figures |
+//! | [`machine`] | what a measurement was made on |
 //! | [`limits`] | the limit on open files |
 //! | [`progress`] | the bar on a terminal |
 //! | [`report`] | latency figures, tables and the JSON destination, shared by all subcommands |
@@ -21,9 +23,11 @@ pub mod far_end;
 pub mod http;
 pub mod interrupt;
 pub mod limits;
+pub mod machine;
 pub mod models;
 pub mod nginx;
 pub mod numbers;
+pub mod plot;
 pub mod progress;
 pub mod report;
 
