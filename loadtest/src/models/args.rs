@@ -107,6 +107,9 @@ pub struct Args {
     /// Write a line per model and round to FILE
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub csv: Option<PathBuf>,
+    /// Write the result as a page with plots to FILE
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
 }
 
 /// A run that can be carried out.

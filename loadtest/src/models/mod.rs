@@ -15,7 +15,7 @@
 //! | `broker`, `redis`, `child` | a private RabbitMQ, a private Redis, processes that cannot outlive this one |
 //! | `counts` | accepted and confirmed, asked of the processes |
 //! | `memory`, `enclosure` | peak memory; all of it in a bounded cgroup |
-//! | `report`, `table`, `csv` | the result |
+//! | `report`, `table`, `csv`, `page` | the result |
 
 mod args;
 pub mod baseline;
@@ -29,6 +29,7 @@ mod enclosure;
 mod eta;
 mod memory;
 mod model;
+mod page;
 mod probe;
 mod redis;
 pub mod report;

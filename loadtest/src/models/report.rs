@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     far_end::Verdict,
+    machine::Machine,
     report::{LatencySummary, median, rounded},
 };
 
@@ -28,10 +29,8 @@ pub struct Report {
     pub elapsed_s: f64,
     /// What was asked for.
     pub settings: Settings,
-    /// RabbitMQ's version.
-    pub rabbitmq: Option<String>,
-    /// Redis' version.
-    pub redis: Option<String>,
+    /// What it was measured on.
+    pub machine: Machine,
     /// What came of `--memory`.
     pub memory_limit: Option<MemoryLimit>,
     /// The rate at which all models were compared.

@@ -18,11 +18,15 @@ use super::{
 use crate::{
     Error,
     interrupt::Interrupt,
+    machine::Machine,
     report::{grouped, human_us, publish, rounded},
 };
 
 /// RabbitMQ's own default: what it may use of the memory that there is.
 const WATERMARK: f64 = 0.4;
+
+/// What the servers are made of, for the report.
+const LIBRARIES: &[&str] = &["hyper", "lapin", "redis-protocol", "stompwire", "tokio"];
 
 /// What the common rate is of the slowest model's.
 const COMMON: f64 = 0.5;
@@ -43,6 +47,9 @@ pub fn command(args: Args) -> Result<(), Error> {
         std::fs::write(path, csv::csv(&report))
             .map_err(|source| Error::Output { path: path.clone(), source })?;
     }
+    if let Some(path) = &args.html {
+        std::fs::write(path, report.html()).map_err(|source| Error::Output { path: path.clone(), source })?;
+    }
     publish(&report, &report.table(), args.json.as_ref())
 }
 
@@ -59,8 +66,7 @@ pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
         interrupted: false,
         elapsed_s: 0.0,
         settings: Settings::new(plan),
-        rabbitmq: None,
-        redis: plan.redis.as_deref().and_then(redis::version),
+        machine: Machine::read().with_libraries(LIBRARIES),
         memory_limit: None,
         common_rate: plan.common_rate,
         models: plan.models.iter().copied().map(Row::new).collect(),
@@ -70,7 +76,13 @@ pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
     // RabbitMQ sees the machine's memory, not the control group's.
     let watermark = plan.memory.map(|octets| (octets as f64 * WATERMARK) as u64);
     let broker = Broker::start(watermark).await?;
-    report.rabbitmq = Some(broker.version());
+    let mut versions = vec![("RabbitMQ", Some(broker.version()))];
+    versions.push(("Redis", plan.redis.as_deref().and_then(redis::version)));
+    for (name, version) in versions {
+        if let Some(version) = version {
+            report.machine = report.machine.with_version(name, &version);
+        }
+    }
     if let Some(enclosure) = &enclosure {
         for pid in broker.processes() {
             enclosure.admit(pid).map_err(Error::Model)?;

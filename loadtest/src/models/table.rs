@@ -15,12 +15,9 @@ impl Report {
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        let versions = [("RabbitMQ", &self.rabbitmq), ("Redis", &self.redis)];
-        let versions: Vec<String> = versions
-            .iter()
-            .filter_map(|(name, version)| Some(format!("{name} {}", version.as_ref()?)))
-            .collect();
-        writeln!(out, "loadtest models, {}, {:.0} s", versions.join(", "), self.elapsed_s)?;
+        let versions: Vec<String> =
+            self.machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        writeln!(out, "loadtest models, {:.0} s; {}", self.elapsed_s, versions.join(", "))?;
         for (group, title) in
             [("models", "The models"), ("path", "From \"window 1\" to packed, one change at a time")]
         {
