@@ -127,6 +127,7 @@ impl Report {
 }
 
 type LoadOf = fn(&Row) -> Option<&MedianLoad>;
+type Quantile = fn(&MedianLoad) -> Spread;
 
 fn sustained(title: &str, rows: &[&Row]) -> Section {
     let points = (0..).map(f64::from).zip(rows).filter_map(|(place, row)| {
@@ -157,7 +158,7 @@ fn sustained(title: &str, rows: &[&Row]) -> Section {
 }
 
 fn latency(title: &str, text: &str, rows: &[&Row], load: LoadOf) -> Section {
-    let quantiles: [(&str, fn(&MedianLoad) -> Spread); 3] =
+    let quantiles: [(&str, Quantile); 3] =
         [("p50", |load| load.p50_us), ("p99", |load| load.p99_us), ("p99.9", |load| load.p99_9_us)];
     let series = quantiles.map(|(name, of)| {
         let points = (0..).map(f64::from).zip(rows);
