@@ -36,7 +36,7 @@ impl Background {
     {
         let (stop, stopped) = oneshot::channel();
         let (say, said) = mpsc::channel();
-        let thread = thread::spawn(move || {
+        let serve = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (value, work) = start().await;
@@ -46,7 +46,8 @@ impl Background {
                     _ = stopped => {}
                 }
             });
-        });
+        };
+        let thread = thread::Builder::new().name("background".to_owned()).spawn(serve).unwrap();
         let value = said.recv().unwrap();
         (Self { stop: Some(stop), thread: Some(thread) }, value)
     }
@@ -73,7 +74,7 @@ pub(crate) fn broker() -> InMemory {
         let url = broker.url();
         let forever: std::pin::Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
             let _broker = broker;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         (url, forever)
     });
