@@ -22,9 +22,9 @@ use super::Failure;
 use crate::cpu::Process;
 
 /// `$@` is the program with its arguments. The shell says the process's id, waits for the end of its standard input, and
-/// makes sure.
-const WATCHDOG: &str = r#"trap '' HUP INT TERM
-"$@" </dev/null & pid=$!
+/// makes sure. Signals are ignored by it only once the program runs, which would inherit that.
+const WATCHDOG: &str = r#""$@" </dev/null & pid=$!
+trap '' HUP INT TERM
 echo "pid $pid"
 read -r line
 kill -s KILL "$pid" 2>/dev/null
@@ -193,7 +193,9 @@ mod tests {
         assert!(child.address("nowhere").is_err());
         let pid = child.process().pid();
         assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("sleep"));
-        drop(child);
+        let start = Instant::now();
+        child.stop();
+        assert!(start.elapsed() < END, "it ends when it is asked to");
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 
