@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 audit
+.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 models audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,7 +11,7 @@ help: ## this list
 run: ## the edge server on its embedded broker: http://127.0.0.1:8080/b.gif, status on http://127.0.0.1:9090/
 	$(CARGO) run --release --locked
 
-deps: ## install what the tests need and is missing: RabbitMQ and Chromium through the system's package manager; stomp.py in target/python
+deps: ## install what the tests need and is missing: RabbitMQ, Redis and Chromium through the system's package manager; stomp.py in target/python
 	@sh tests/rabbitmq/install-deps.sh --python --browser
 	@sh stomp/tests/foreign/install.sh target/python
 
@@ -40,6 +40,10 @@ bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some mi
 
 t1: deps-bench ## CPU of the edge per beacon against nginx per request (some minutes; leave the machine alone)
 	sh loadtest/t1.sh --rounds 7 --duration 8
+
+models: deps ## the first model, the second model and the edge side by side (some 45 minutes; leave the machine alone)
+	$(CARGO) build --release --locked -p beacon-edge -p loadtest
+	target/release/loadtest models --json target/models.json --csv target/models.csv --html target/models.html
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (10), with a corpus that stays; needs a nightly toolchain
 	FUZZ_REQUIRED=1 FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO="$(CARGO)" sh stomp/fuzz/run.sh stomp/fuzz/corpus

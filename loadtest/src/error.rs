@@ -33,6 +33,18 @@ pub enum Error {
     /// The reference server could not be started.
     #[error("the nginx reference: {0}")]
     Nginx(String),
+    /// The far end of `--verify`, or of a broker's death, could not be read.
+    #[error("the far end: {0}")]
+    FarEnd(String),
+    /// Beacons that were answered with 2xx are not at the far end.
+    #[error("{missing} beacons were answered with 2xx and are not at the far end")]
+    NotConserved {
+        /// How many.
+        missing: u64,
+    },
+    /// A model could not be measured.
+    #[error("{0}")]
+    Model(String),
     /// The limit on open files is too low and may not be raised by this user.
     #[error(
         "{needed} open files are needed and the hard limit is {hard}: raise it (`ulimit -Hn {needed}` as root, \

@@ -3,6 +3,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`http`] | `loadtest http`: beacons over HTTP/1.1, closed and open loop |
+//! | [`models`] | `loadtest models`: the first model, the second model and beacon-edge side by side |
+//! | [`far_end`], [`numbers`] | which beacons are in a queue; sets of sequence numbers |
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
@@ -19,11 +21,14 @@
 pub mod broker;
 pub mod cpu;
 pub mod error;
+pub mod far_end;
 pub mod http;
 pub mod interrupt;
 pub mod limits;
 pub mod machine;
+pub mod models;
 pub mod nginx;
+pub mod numbers;
 pub mod plot;
 pub mod progress;
 pub mod report;

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use loadtest::{Error, broker, http};
+use loadtest::{
+    Error, broker, http,
+    models::{self, baseline},
+};
 
 /// Load for beacon-edge, and the figures that come out of it.
 #[derive(Debug, Parser)]
@@ -20,18 +23,33 @@ enum Command {
     Http(Box<http::Args>),
     /// Publishes and consumes over STOMP and over AMQP 0.9.1, side by side, and measures what it costs
     Broker(Box<broker::Args>),
+    /// Measures the first model, the second model and beacon-edge side by side, and the path between
+    Models(Box<models::Args>),
+    /// A server of `loadtest models`
+    #[command(hide = true)]
+    ModelServer(baseline::ServerArgs),
+    /// The agent of `loadtest models`
+    #[command(hide = true)]
+    ModelAgent(baseline::AgentArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Http(args) => http::command(*args),
         Command::Broker(args) => broker::command(*args),
+        Command::Models(args) => models::command(*args),
+        Command::ModelServer(args) => baseline::serve(&args),
+        Command::ModelAgent(args) => baseline::carry(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadtest: {error}");
-            ExitCode::from(if matches!(error, Error::Argument(_)) { 2 } else { 1 })
+            ExitCode::from(match error {
+                Error::Argument(_) => 2,
+                Error::NotConserved { .. } => 3,
+                _ => 1,
+            })
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test by panicking, as the tests do")]
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::Path,
     thread::sleep,
@@ -14,6 +14,8 @@ use serde_json::Value;
 use support::{Action, Loadtest, Server};
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 #[test]
 fn exactly_the_requests_asked_for_arrive_well_formed_each_with_its_own_number() {
@@ -91,10 +93,10 @@ fn the_names_of_json_fields_are_those_documented() {
     .json();
     let top = "tool version url mode connections threads post_percent warmup_s interrupted first_seq next_seq window_s \
                requests_sent requests_answered requests_succeeded requests_per_second statuses failures connects \
-               octets_sent octets_received latency open_loop generator processes idle reference notes";
+               octets_sent octets_received latency open_loop generator processes idle slow verify reference notes";
     assert_eq!(names(&json), words(top));
     assert_eq!(names(&json["failures"]), words("closed timeout malformed abandoned"));
-    assert_eq!(names(&json["connects"]), words("reconnects failed given_up"));
+    assert_eq!(names(&json["connects"]), words("planned reconnects failed given_up"));
     assert_eq!(
         names(&json["latency"]),
         words("count p50_us p90_us p99_us p99_9_us p99_99_us max_us mean_us")
@@ -400,7 +402,8 @@ fn a_comparison_that_fails_ends_nginx_too() {
 #[test]
 fn what_cannot_be_done_is_refused_with_a_reason_and_status_two() {
     for (line, reason) in [
-        ("https://127.0.0.1/", "https is not spoken here"),
+        ("https://127.0.0.1/ --ca /nonexistent", "--ca /nonexistent"),
+        ("http://127.0.0.1:1/ --churn 0", "without a request"),
         (
             "http://192.0.2.1/",
             "192.0.2.1 is not a loopback address; load on another machine's server needs --allow-remote",
@@ -462,4 +465,111 @@ fn processes_mentioning(folder: &Path) -> Vec<String> {
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| line.contains("nginx") && line.contains(folder))
         .collect()
+}
+
+#[test]
+fn with_churn_each_connection_has_its_share_and_says_goodbye() {
+    let server = Server::start(|_| Action::Answer);
+    let json =
+        Loadtest::run(&format!("{} --requests 60 --connections 2 --churn 5 --json", server.url())).json();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 60);
+    assert_eq!(json["requests_succeeded"], 60);
+    let mut by_connection = BTreeMap::<usize, Vec<&str>>::new();
+    for request in &requests {
+        by_connection.entry(request.connection).or_default().push(&request.fields["connection"]);
+    }
+    for fields in by_connection.values() {
+        assert!(fields.len() <= 5);
+        for (place, field) in fields.iter().enumerate() {
+            assert_eq!(*field, if place == 4 { "close" } else { "keep-alive" });
+        }
+    }
+    assert_eq!(json["connects"]["planned"], server.connections() as u64 - 2);
+    let open =
+        Loadtest::run(&format!("{} --requests 40 --rate 400 -c 2 --churn 1 --json", server.url())).json();
+    assert_eq!(
+        (&open["requests_succeeded"], &open["connects"]["planned"]),
+        (&40.into(), &38.into()),
+        "{open}"
+    );
+    assert_eq!(open["connects"]["reconnects"], 0);
+}
+
+#[test]
+fn bodies_have_the_sizes_asked_for() {
+    let server = Server::start(|_| Action::Answer);
+    let json = Loadtest::run(&format!(
+        "{} --requests 32 --connections 2 --post 100 --post-octets 1000,5000 --corpus 64 --skew 0 --json",
+        server.url()
+    ))
+    .json();
+    assert_eq!(json["requests_succeeded"], 32);
+    let sizes: HashSet<usize> = server.requests().iter().map(|request| request.body.len()).collect();
+    assert_eq!(sizes, HashSet::from([1000, 5000]));
+}
+
+#[test]
+fn slow_clients_are_told_apart_by_what_becomes_of_them() {
+    // This server waits for the end of a request for ever.
+    let server = Server::start(|_| Action::Answer);
+    let json = Loadtest::run(&format!(
+        "{} --duration 1500ms --rate 50 --connections 2 --slow 3 --slow-pace 1ms --json",
+        server.url()
+    ))
+    .json();
+    let slow = &json["slow"];
+    assert_eq!(
+        (&slow["connections"], &slow["timed_out"], &slow["closed"]),
+        (&3.into(), &0.into(), &0.into())
+    );
+    assert!(slow["opened"].as_u64().unwrap() >= 3, "{slow}");
+    // Those beside them are served all the while.
+    assert_eq!((&json["requests_sent"], &json["requests_succeeded"]), (&75.into(), &75.into()));
+}
+
+#[test]
+fn the_far_end_is_read_and_what_is_missing_is_named() {
+    let broker = tls::broker();
+    let front = tls::Front::start(&broker.url);
+    let verify = format!("--verify {} --verify-destination /queue/beacons --verify-quiet 500ms", broker.url);
+    let outcome = Loadtest::run(&format!(
+        "http://{}/b.gif --requests 500 -c 4 --post 30 {verify} --json",
+        front.address
+    ));
+    let verdict = &outcome.json()["verify"];
+    assert_eq!(
+        (&verdict["conserved"], &verdict["answered"], &verdict["arrived"]),
+        (&true.into(), &500.into(), &500.into())
+    );
+    assert_eq!(
+        (&verdict["missing"], &verdict["duplicates"], &verdict["strangers"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+
+    // A server that answers and forgets.
+    let server = Server::start(|_| Action::Answer);
+    let outcome =
+        Loadtest::run(&format!("{} --requests 30 --first-seq 7 -c 2 {verify} --json", server.url()));
+    assert_eq!(outcome.status.code(), Some(3), "{}", outcome.stderr);
+    let json: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&json["verify"]["conserved"], &json["verify"]["missing"]), (&false.into(), &30.into()));
+    assert_eq!(json["verify"]["missing_numbers"][0], 7);
+}
+
+#[test]
+fn tls_is_spoken_to_a_server_whose_authority_is_trusted_and_to_no_other() {
+    let server = Server::start(|_| Action::Answer);
+    let proxy = tls::Proxy::start(server.url().split('/').nth(2).unwrap().parse().unwrap());
+    let url = format!("https://localhost:{}/b.gif", proxy.address.port());
+    let json = Loadtest::run(&format!(
+        "{url} --requests 200 --connections 4 --ca {} --json",
+        proxy.authority().display()
+    ))
+    .json();
+    assert_eq!((&json["requests_succeeded"], &json["connects"]["reconnects"]), (&200.into(), &0.into()));
+    assert_eq!(server.requests().len(), 200);
+    let outcome = Loadtest::run(&format!("{url} --requests 2 --connections 1"));
+    assert_eq!(outcome.status.code(), Some(1));
+    assert!(outcome.stderr.contains("certificate"), "{}", outcome.stderr);
 }

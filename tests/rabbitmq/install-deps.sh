@@ -34,6 +34,10 @@ has_nginx() {
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || [ -x /usr/local/sbin/nginx ]
 }
 
+has_redis() {
+    command -v redis-server >/dev/null 2>&1 || [ -x /usr/bin/redis-server ] || [ -x /usr/local/bin/redis-server ]
+}
+
 # Debian's python3 comes without what makes virtual environments.
 has_venv() {
     for candidate in python3 /usr/bin/python3; do
@@ -69,7 +73,7 @@ install_as_root() {
         chmod 755 "$policy"
     fi
     services=
-    for service in rabbitmq-server epmd nginx; do
+    for service in rabbitmq-server epmd nginx redis-server; do
         has_unit "$service" || services="$services $service.service"
     done
     has_unit epmd || services="$services epmd.socket"
@@ -110,6 +114,7 @@ for argument in "$@"; do
 done
 
 has_rabbitmq || want rabbitmq-server "the tests start private brokers from it, on loopback, and remove them again"
+has_redis || want redis-server "the comparison with a Redis between edge and broker starts a private one, on loopback"
 if [ -n "$bench" ] && ! has_nginx; then
     want nginx-light "the benchmarks compare against it"
 fi
@@ -125,7 +130,7 @@ if [ -z "$missing" ]; then
 fi
 
 command -v apt-get >/dev/null 2>&1 ||
-    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, nginx, python3, chromium)"
+    fail "this system has no apt-get: install$missing with its own package manager (Homebrew: rabbitmq, redis, nginx, python3, chromium)"
 # shellcheck disable=SC2086 # a list of package names
 set -- $missing
 if [ "$(id -u)" -eq 0 ]; then

@@ -3,14 +3,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, ValueEnum};
+use stompwire::client::BrokerUrl;
 
 use crate::{
     Error,
     cpu::Process,
     http::{
         Target,
-        beacon::WARMUP_SEQ,
+        beacon::{Mix, VARIANTS, WARMUP_SEQ},
         fleet::{FleetOptions, Limit},
+        tls::Tls,
     },
     report::JsonTo,
 };
@@ -32,10 +34,13 @@ Examples:
   Memory for 10,000 idle connections:
     loadtest http http://127.0.0.1:8080/b.gif --pid edge=4711 --idle 10000
 
+  Are all beacons that were answered in the queue?
+    loadtest http http://127.0.0.1:8080/b.gif --verify stomp://guest:guest@127.0.0.1:61613/
+
 Exit status: 0 when there is a result, even an interrupted one; 1 when the run could not be
-made; 2 for wrong arguments.")]
+made; 2 for wrong arguments; 3 when --verify misses beacons.")]
 pub struct Args {
-    /// Where the beacons go: http only, and only loopback unless --allow-remote is given
+    /// Where the beacons go: http or https, and only loopback unless --allow-remote is given
     #[arg(value_name = "URL")]
     pub url: String,
 
@@ -61,6 +66,19 @@ pub struct Args {
     /// The longest wait for a connection or an answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, help_heading = "Load")]
     pub timeout: Duration,
+    /// Close each connection after N requests and open another for the next one, whose latency includes that; the last
+    /// request of each says so
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub churn: Option<u64>,
+    /// N more connections, each of which sends a request octet by octet and comes back when it is cut off
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub slow: Option<usize>,
+    /// How long they wait between two octets
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration, requires = "slow", help_heading = "Load")]
+    pub slow_pace: Duration,
+    /// For https: trust the certificate authorities in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE", help_heading = "Load")]
+    pub ca: Option<PathBuf>,
     /// Allow a target outside this machine
     #[arg(long, help_heading = "Load")]
     pub allow_remote: bool,
@@ -68,6 +86,21 @@ pub struct Args {
     /// Share of the beacons sent by POST, as navigator.sendBeacon does; the others are GETs
     #[arg(long, value_name = "PERCENT", default_value_t = 0, help_heading = "Beacons")]
     pub post: u8,
+    /// Octets of the POSTs' bodies, in turn, separated by commas [default: about 400, as a page view takes]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', requires = "post", help_heading = "Beacons")]
+    pub post_octets: Vec<usize>,
+    /// Different beacons of each kind; above 16 some of them are longer, up to 5,000 octets
+    #[arg(long, value_name = "N", default_value_t = VARIANTS, help_heading = "Beacons")]
+    pub corpus: usize,
+    /// How much more common some beacons are than others: Zipf's exponent, 0 for all alike, about 1 for pages of a site
+    #[arg(
+        long,
+        value_name = "EXPONENT",
+        default_value_t = 0.0,
+        allow_negative_numbers = true,
+        help_heading = "Beacons"
+    )]
+    pub skew: f64,
     /// The first sequence number
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Beacons")]
     pub first_seq: u64,
@@ -93,6 +126,23 @@ pub struct Args {
     /// measured
     #[arg(long, value_name = "N", help_heading = "Measurement")]
     pub idle: Option<usize>,
+
+    /// Take the beacons from the queue they end up in, and say whether all that were answered with 2xx are there: the
+    /// broker, as stomp://user:password@host:port/vhost. The queue has to be empty before, and is afterwards
+    #[arg(long, value_name = "URL", help_heading = "Verification")]
+    pub verify: Option<String>,
+    /// Where they are
+    #[arg(
+        long,
+        value_name = "DESTINATION",
+        default_value = "/queue/beacons",
+        requires = "verify",
+        help_heading = "Verification"
+    )]
+    pub verify_destination: String,
+    /// What has not arrived is missing once nothing has arrived for this long
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, requires = "verify", help_heading = "Verification")]
+    pub verify_quiet: Duration,
 
     /// Write the result as JSON to FILE, or instead of the table to standard output (no FILE, or `-`)
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", help_heading = "Output")]
@@ -123,8 +173,16 @@ pub struct Plan {
     pub warmup: Duration,
     /// The longest wait for a connection or an answer.
     pub timeout: Duration,
-    /// Share of POSTs, 0 to 100.
-    pub post_percent: u8,
+    /// What the beacons are like.
+    pub mix: Mix,
+    /// Requests on a connection before it is closed.
+    pub churn: Option<u64>,
+    /// Slow clients, and how long they wait between two octets.
+    pub slow: Option<(usize, Duration)>,
+    /// How connections to an https URL are made.
+    pub tls: Option<Tls>,
+    /// Where the beacons end up.
+    pub verify: Option<Verify>,
     /// The first sequence number.
     pub first_seq: u64,
     /// Where answered numbers are written.
@@ -139,6 +197,17 @@ pub struct Plan {
     pub idle: Option<usize>,
     /// Whether to show progress on a terminal.
     pub progress: bool,
+}
+
+/// Where beacons end up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verify {
+    /// The broker.
+    pub url: String,
+    /// The queue.
+    pub destination: String,
+    /// How long nothing may arrive before what is missing is given up.
+    pub quiet: Duration,
 }
 
 impl Plan {
@@ -174,6 +243,42 @@ impl Plan {
             }
         }
         in_range("--post", usize::from(args.post), 0, 100)?;
+        in_range("--corpus", args.corpus, 1, 100_000)?;
+        if let Some(&octets) = args.post_octets.iter().find(|&&octets| octets > 512 * 1024) {
+            return refuse(&format!(
+                "--post-octets {octets}: at most 524288, the most that beacon-edge can be told to take"
+            ));
+        }
+        in_range("--post-octets: sizes", args.post_octets.len(), 0, 100)?;
+        if !(0.0..=10.0).contains(&args.skew) {
+            return refuse("--skew: an exponent between 0 and 10");
+        }
+        if args.skew > 0.0 && args.corpus == 1 {
+            return refuse("--skew: with --corpus 1 there is nothing to be more common than");
+        }
+        if args.churn == Some(0) {
+            return refuse("--churn 0: a connection without a request is not opened");
+        }
+        if let Some(slow) = args.slow {
+            in_range("--slow", slow, 1, 100_000)?;
+            if args.slow_pace < Duration::from_millis(1) {
+                return refuse("--slow-pace: at least 1ms");
+            }
+            if connections == 0 || args.reference.is_some() {
+                return refuse("--slow goes with the load of --connections, and without --reference");
+            }
+        }
+        if target.is_tls() && args.reference.is_some() {
+            return refuse("--reference is spoken to without TLS: so has the URL to be");
+        }
+        if args.ca.is_some() && !target.is_tls() {
+            return refuse("--ca: the URL is not https");
+        }
+        if let Some(url) = &args.verify
+            && let Err(error) = url.parse::<BrokerUrl>()
+        {
+            return refuse(&format!("--verify {url}: {error}"));
+        }
         if args.requests == Some(0) {
             return refuse("--requests 0: nothing would be measured");
         }
@@ -216,6 +321,10 @@ impl Plan {
             return refuse("--first-seq: numbers from 900000000000 on are those of the warm-up");
         }
 
+        let tls = match target.is_tls() {
+            true => Some(Tls::new(target.name(), args.ca.as_deref())?),
+            false => None,
+        };
         let processes = args.pids.iter().map(|(name, pid)| Process::attach(name.as_deref(), *pid));
         Ok(Self {
             target,
@@ -229,7 +338,20 @@ impl Plan {
                 Duration::ZERO
             }),
             timeout: args.timeout,
-            post_percent: args.post,
+            mix: Mix {
+                post_percent: args.post,
+                post_octets: args.post_octets.clone(),
+                corpus: args.corpus,
+                skew: args.skew,
+            },
+            churn: args.churn,
+            slow: args.slow.map(|slow| (slow, args.slow_pace)),
+            tls,
+            verify: args.verify.as_ref().map(|url| Verify {
+                url: url.clone(),
+                destination: args.verify_destination.clone(),
+                quiet: args.verify_quiet,
+            }),
             first_seq: args.first_seq,
             answered: args.answered.clone(),
             processes: processes.collect::<Result<_, _>>()?,
@@ -247,6 +369,8 @@ impl Plan {
             connections: self.connections,
             threads: self.threads,
             timeout: self.timeout,
+            tls: self.tls.clone(),
+            churn: self.churn,
         }
     }
 }
@@ -314,7 +438,7 @@ mod tests {
     #[test]
     fn defaults_are_a_closed_loop_of_64_connections_for_ten_seconds() {
         let plan = check("").unwrap();
-        assert_eq!((plan.connections, plan.threads, plan.post_percent, plan.first_seq), (64, 1, 0, 0));
+        assert_eq!((plan.connections, plan.threads, plan.mix.post_percent, plan.first_seq), (64, 1, 0, 0));
         assert_eq!(plan.limit, Limit::Duration(Duration::from_secs(10)));
         assert_eq!((plan.rate, plan.warmup, plan.reference_rounds), (None, Duration::ZERO, None));
         let own = std::process::id();
@@ -349,6 +473,16 @@ mod tests {
             ("--reference apache", "invalid value 'apache'"),
             ("--rounds 3", "--reference"),
             ("--idle 5", "say with --pid"),
+            ("--corpus 0", "--corpus 0: between 1 and 100000"),
+            ("--skew -1", "between 0 and 10"),
+            ("--skew 1 --corpus 1", "nothing to be more common than"),
+            ("--post 10 --post-octets 1000000", "at most 524288"),
+            ("--churn 0", "without a request"),
+            ("--slow 0", "--slow 0: between 1"),
+            ("--slow 5 --slow-pace 0", "at least 1ms"),
+            ("--ca /nowhere", "the URL is not https"),
+            ("--verify rabbit", "--verify rabbit: "),
+            ("--verify-quiet 3", "--verify"),
             ("--first-seq 900000000001", "those of the warm-up"),
             ("--first-seq 899999999999 --requests 2", "those of the warm-up"),
         ];

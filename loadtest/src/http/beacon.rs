@@ -2,10 +2,15 @@
 //!
 //! A GET is an image request with about 230 octets of query string; a POST is what `navigator.sendBeacon` makes of a
 //! string of about 400 octets. Both carry `seq=` and [`SEQ_DIGITS`] digits in the query, the POST in its body as well.
+//!
+//! A larger corpus ([`Mix::corpus`]) has longer ones among them, as sites with custom dimensions and campaigns send, and its
+//! skew makes some pages far more common than others, as they are.
+
+use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-use crate::http::Target;
+use crate::http::{Target, skew::Skew};
 
 /// Digits of a sequence number, padded with zeros.
 pub const SEQ_DIGITS: usize = 12;
@@ -13,8 +18,28 @@ pub const SEQ_DIGITS: usize = 12;
 /// Warm-up beacons are numbered from here, out of the way of those that count.
 pub const WARMUP_SEQ: u64 = 900_000_000_000;
 
-/// Different beacons of each kind. Few, so that the templates stay in the processor's cache.
-const VARIANTS: usize = 16;
+/// Different beacons of each kind, unless asked otherwise. Few, so that the templates stay in the processor's cache.
+pub const VARIANTS: usize = 16;
+
+/// What a run's beacons are like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mix {
+    /// Share of POSTs, 0 to 100.
+    pub post_percent: u8,
+    /// Octets of the POSTs' bodies, in turn; empty for those of [`Beacons`]' own, about 400. A body is never shorter than
+    /// what it has to say.
+    pub post_octets: Vec<usize>,
+    /// Different beacons of each kind. Above [`VARIANTS`] some of them are longer.
+    pub corpus: usize,
+    /// Zipf's exponent: how much more common one is than the next; 0 for all alike.
+    pub skew: f64,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { post_percent: 0, post_octets: Vec::new(), corpus: VARIANTS, skew: 0.0 }
+    }
+}
 
 /// The beacons of one run: which template a sequence number gets is fixed by the number alone.
 #[derive(Debug)]
@@ -22,30 +47,38 @@ pub struct Beacons {
     gets: Vec<Template>,
     posts: Vec<Template>,
     post_percent: u64,
+    skew: Skew,
 }
 
 impl Beacons {
-    /// Builds the templates for `target`; `post_percent` (0 to 100) of the beacons are POSTs.
-    pub fn new(target: &Target, post_percent: u8) -> Self {
+    /// Builds the templates for `target`.
+    pub fn new(target: &Target, mix: &Mix) -> Self {
         // A fixed seed: every run sends the same octets, which makes runs comparable.
         let mut rng = Rng::with_seed(0x00BE_AC04);
-        let pages: Vec<Page> = (0..VARIANTS).map(|_| Page::invent(&mut rng)).collect();
+        let corpus = mix.corpus.max(1);
+        let pages: Vec<Page> = (0..corpus).map(|place| Page::invent(&mut rng, place >= VARIANTS)).collect();
+        let octets = |place: usize| mix.post_octets.get(place % mix.post_octets.len().max(1)).copied();
+        let posts = 0..corpus.max(mix.post_octets.len());
         Self {
             gets: pages.iter().map(|page| Template::get(target, page)).collect(),
-            posts: pages.iter().map(|page| Template::post(target, page)).collect(),
-            post_percent: u64::from(post_percent.min(100)),
+            posts: posts.map(|place| Template::post(target, &pages[place % corpus], octets(place))).collect(),
+            post_percent: u64::from(mix.post_percent.min(100)),
+            skew: Skew::new(corpus, mix.skew),
         }
     }
 
     /// Puts the octets of beacon `seq` into `out`, which keeps its capacity. Of any hundred consecutive numbers exactly
-    /// `post_percent` are POSTs, evenly spread.
-    pub fn render(&self, seq: u64, out: &mut Vec<u8>) {
+    /// `post_percent` are POSTs, evenly spread. With `last` it tells the server to close the connection afterwards.
+    pub fn render(&self, seq: u64, last: bool, out: &mut Vec<u8>) {
         let templates = if self.is_post(seq) { &self.posts } else { &self.gets };
-        let template = &templates[seq as usize % VARIANTS];
+        let template = &templates[self.skew.place(seq, templates.len())];
         out.clear();
         out.extend_from_slice(&template.octets);
         for &at in &template.seq_at {
             write_seq(seq, &mut out[at..at + SEQ_DIGITS]);
+        }
+        if last {
+            out.splice(template.keep_alive_at..template.keep_alive_at + KEEP_ALIVE.len(), *b"close");
         }
     }
 
@@ -66,7 +99,11 @@ impl Beacons {
 struct Template {
     octets: Vec<u8>,
     seq_at: Vec<usize>,
+    keep_alive_at: usize,
 }
+
+/// The value of `Connection`, which is before anything that a page could say.
+const KEEP_ALIVE: &str = "keep-alive";
 
 /// Stands where the sequence number goes.
 const HOLE: &str = "############";
@@ -85,11 +122,12 @@ impl Template {
             visitor,
             session,
             timing,
+            extra,
             ..
         } = page;
         let query = format!(
             "seq={HOLE}&ev={event}&cid={visitor}&sid={session}&dl=https%3A%2F%2Fshop.example{path}&dr=https%3A%2F%2F{referrer}%2F\
-             &sr={screen}&vp={viewport}&dpr={ratio}&ul={language}&nt={timing}&et={}",
+             &sr={screen}&vp={viewport}&dpr={ratio}&ul={language}&nt={timing}&et={}{extra}",
             page.visible_ms,
         );
         Self::new(format!(
@@ -108,7 +146,8 @@ impl Template {
         ))
     }
 
-    fn post(target: &Target, page: &Page) -> Self {
+    /// With a body of `octets`, or as long as it comes.
+    fn post(target: &Target, page: &Page, octets: Option<usize>) -> Self {
         let Page {
             event,
             path,
@@ -134,6 +173,15 @@ impl Template {
             page.visible_ms,
             page.scroll_percent,
         );
+        let missing = octets.unwrap_or(0).saturating_sub(body.len());
+        let body = match missing.checked_sub(",\"items\":\"\"".len()) {
+            Some(filler) => format!(
+                "{},\"items\":\"{}\"}}",
+                &body[..body.len() - 1],
+                "sku-4711,".repeat(filler / 9 + 1).split_at(filler).0
+            ),
+            None => body,
+        };
         Self::new(format!(
             "POST {}seq={HOLE} HTTP/1.1\r\n\
              Host: {}\r\n\
@@ -157,7 +205,9 @@ impl Template {
 
     fn new(request: String) -> Self {
         let seq_at = request.match_indices(HOLE).map(|(at, _)| at).collect();
-        Self { octets: request.into_bytes(), seq_at }
+        let keep_alive_at =
+            request.find(KEEP_ALIVE).expect("both kinds of request are written with it, above");
+        Self { octets: request.into_bytes(), seq_at, keep_alive_at }
     }
 }
 
@@ -179,10 +229,12 @@ struct Page {
     timing: String,
     visible_ms: u32,
     scroll_percent: u32,
+    /// More parameters, of pages that have them.
+    extra: String,
 }
 
 impl Page {
-    fn invent(rng: &mut Rng) -> Self {
+    fn invent(rng: &mut Rng, may_be_long: bool) -> Self {
         let (screen, viewport, ratio, agent) = pick(rng, &DEVICES);
         let (section, title) = pick(rng, &SECTIONS);
         Self {
@@ -200,8 +252,34 @@ impl Page {
             timing: format!("{}.{}.{}", rng.u32(20..99), rng.u32(200..999), rng.u32(1000..4000)),
             visible_ms: rng.u32(1000..90_000),
             scroll_percent: rng.u32(0..=100),
+            extra: if may_be_long { extra(rng) } else { String::new() },
         }
     }
+}
+
+/// Custom dimensions and campaigns: most pages have few, some have kilobytes of them.
+fn extra(rng: &mut Rng) -> String {
+    let octets = match rng.u32(0..100) {
+        0..60 => 0,
+        60..85 => rng.usize(40..300),
+        85..97 => rng.usize(300..1000),
+        _ => rng.usize(1000..4000),
+    };
+    let mut text = String::new();
+    for number in 1.. {
+        if text.len() >= octets {
+            break;
+        }
+        // Writing to a String cannot fail.
+        write!(
+            text,
+            "&cd{number}={:08x}%7C{}",
+            rng.u32(..),
+            pick(rng, &["newsletter", "spring%20sale", "returning"])
+        )
+        .unwrap_or_default();
+    }
+    text
 }
 
 const SECTIONS: [(&str, &str); 3] = [
@@ -256,13 +334,17 @@ mod tests {
 
     use super::*;
 
+    fn target() -> Target {
+        Target::parse("http://127.0.0.1:8080/b.gif", false).unwrap()
+    }
+
     fn beacons(post_percent: u8) -> Beacons {
-        Beacons::new(&Target::parse("http://127.0.0.1:8080/b.gif", false).unwrap(), post_percent)
+        Beacons::new(&target(), &Mix { post_percent, ..Mix::default() })
     }
 
     fn rendered(beacons: &Beacons, seq: u64) -> String {
         let mut out = b"left over from before".to_vec();
-        beacons.render(seq, &mut out);
+        beacons.render(seq, false, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -316,5 +398,53 @@ mod tests {
             let posts = (0..1000).filter(|&seq| rendered(&beacons, seq).starts_with("POST")).count();
             assert_eq!(posts, usize::from(percent) * 10);
         }
+    }
+
+    #[test]
+    fn bodies_have_the_octets_asked_for_in_turn() {
+        let mix = Mix { post_percent: 100, post_octets: vec![1, 600, 4096], ..Mix::default() };
+        let beacons = Beacons::new(&target(), &mix);
+        let lengths: Vec<usize> = (0..3)
+            .map(|seq| {
+                let text = rendered(&beacons, seq);
+                let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+                serde_json::from_str::<serde_json::Value>(body).unwrap();
+                body.len()
+            })
+            .collect();
+        assert!((370..=430).contains(&lengths[0]));
+        assert_eq!(lengths[1..], [600, 4096]);
+    }
+
+    #[test]
+    fn the_last_beacon_of_a_connection_says_so() {
+        for percent in [0, 100] {
+            let mut out = Vec::new();
+            let beacons = beacons(percent);
+            beacons.render(7, true, &mut out);
+            let closing = String::from_utf8(out).unwrap();
+            assert_eq!(
+                closing.replace("Connection: close\r\n", "Connection: keep-alive\r\n"),
+                rendered(&beacons, 7)
+            );
+        }
+    }
+
+    #[test]
+    fn a_large_corpus_has_long_beacons_and_a_skewed_one_common_ones() {
+        let mix = Mix { corpus: 2000, skew: 1.0, ..Mix::default() };
+        let beacons = Beacons::new(&target(), &mix);
+        let mut seen = std::collections::HashMap::new();
+        for seq in 0..20_000 {
+            let text = rendered(&beacons, seq);
+            *seen.entry(text.replace(&format!("{seq:012}"), "")).or_insert(0u32) += 1;
+        }
+        let longest = seen.keys().map(String::len).max().unwrap();
+        let commonest = seen.values().copied().max().unwrap();
+        assert!((2000..8192).contains(&longest), "{longest}");
+        assert!(seen.len() > 500, "{}", seen.len());
+        // 1 ÷ H(2000) of 20,000 is about 2,450.
+        assert!((2000..3000).contains(&commonest), "{commonest}");
     }
 }

@@ -9,17 +9,20 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until, timeout},
 };
 
-use crate::http::response::{Response, ResponseParser};
+use crate::http::{
+    fleet::FleetOptions,
+    response::{Response, ResponseParser},
+    tls::{Stream, Tls},
+};
 
 /// The first pause before connecting again after a failure; it doubles with each one in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -64,7 +67,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Connection {
     address: SocketAddr,
     timeout: Duration,
-    stream: Option<TcpStream>,
+    tls: Option<Tls>,
+    stream: Option<Stream>,
     parser: ResponseParser,
     /// The request being sent; filled by the caller before [`Connection::exchange`].
     pub(crate) request: Vec<u8>,
@@ -72,20 +76,30 @@ pub(crate) struct Connection {
     /// every request would cost more than the rest of the bookkeeping.
     alarm: Pin<Box<Sleep>>,
     failures_in_a_row: u32,
+    /// Requests sent since it was opened.
+    pub(crate) used: u64,
 }
 
 impl Connection {
     /// A connection that is not open yet. Needs a tokio runtime with time.
-    pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Self {
+    pub(crate) fn new(options: &FleetOptions) -> Self {
+        let timeout = options.timeout;
         Self {
-            address,
+            address: options.address,
             timeout,
+            tls: options.tls.clone(),
             stream: None,
             parser: ResponseParser::default(),
             request: Vec::new(),
             alarm: Box::pin(sleep_until(Instant::now() + timeout)),
             failures_in_a_row: 0,
+            used: 0,
         }
+    }
+
+    /// Closes it, in good order as far as the server is concerned.
+    pub(crate) fn close(&mut self) {
+        self.stream = None;
     }
 
     /// Whether it is open as far as this side knows.
@@ -95,24 +109,18 @@ impl Connection {
 
     /// Whether it is open, after a look at whether the server has closed it.
     pub(crate) fn check_open(&mut self) -> bool {
-        let Some(stream) = &self.stream else { return false };
-        let open =
-            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        if !open {
-            self.stream = None;
-        }
-        open
+        self.poll_idle(&mut Context::from_waker(Waker::noop())).is_pending() && self.is_open()
     }
 
     /// Opens it, once, within its timeout. Cancel safe.
     pub(crate) async fn open(&mut self) -> io::Result<()> {
-        let opened = match timeout(self.timeout, TcpStream::connect(self.address)).await {
-            Ok(connected) => connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
+        let opened = timeout(self.timeout, Stream::open(self.address, self.tls.as_ref()))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match opened {
             Ok(stream) => {
                 self.stream = Some(stream);
+                self.used = 0;
                 self.parser.reset();
                 Ok(())
             }
@@ -134,7 +142,8 @@ impl Connection {
     /// Sends [`Connection::request`] and takes the answer, no later than `deadline`. After a failure, and after an answer with which the server
     /// ends the connection, it is closed. Not cancel safe: a dropped exchange leaves the connection of no use.
     pub(crate) async fn exchange(&mut self, buffer: &ReadBuffer, deadline: std::time::Instant) -> Exchange {
-        let Self { stream, parser, request, alarm, .. } = self;
+        let Self { stream, parser, request, alarm, used, .. } = self;
+        *used += 1;
         let deadline = Instant::from_std(deadline);
         let (mut written, mut received) = (0, 0);
         let outcome = match stream {
@@ -164,25 +173,19 @@ impl Connection {
     /// Watches an idle connection. Ready, and closed on this side, as soon as the server closes it or sends what nobody
     /// asked for; never ready while it is not open.
     pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(stream) = &self.stream else { return Poll::Pending };
-        loop {
-            let ready = ready!(stream.poll_read_ready(cx));
-            let mut octet = [0];
-            match ready.and_then(|()| stream.try_read(&mut octet)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => {
-                    self.stream = None;
-                    // So that a server that closes whatever it accepts is not dialled in a tight loop.
-                    self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-                    return Poll::Ready(());
-                }
-            }
-        }
+        let Some(stream) = &mut self.stream else { return Poll::Pending };
+        // With TLS there may be records without data, such as session tickets: those are taken and no sign of anything.
+        let mut octet = [0];
+        drop(ready!(Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut octet))));
+        self.stream = None;
+        // So that a server that closes whatever it accepts is not dialled in a tight loop.
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        Poll::Ready(())
     }
 }
 
 fn poll_write_all(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     cx: &mut Context<'_>,
     request: &[u8],
     written: &mut usize,
@@ -197,7 +200,7 @@ fn poll_write_all(
 }
 
 fn poll_response(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     cx: &mut Context<'_>,
     parser: &mut ResponseParser,
     buffer: &ReadBuffer,
@@ -236,7 +239,14 @@ mod tests {
     fn pauses_double_up_to_half_a_second() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _context = runtime.enter();
-        let mut connection = Connection::new(SocketAddr::from(([127, 0, 0, 1], 9)), Duration::from_secs(1));
+        let mut connection = Connection::new(&FleetOptions {
+            address: SocketAddr::from(([127, 0, 0, 1], 9)),
+            connections: 1,
+            threads: 1,
+            timeout: Duration::from_secs(1),
+            tls: None,
+            churn: None,
+        });
         assert_eq!(connection.pause(), Duration::ZERO);
         for (failures, longest_ms) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 500), (u32::MAX, 500)] {
             connection.failures_in_a_row = failures;

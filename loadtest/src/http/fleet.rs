@@ -19,6 +19,7 @@ use crate::{
         beacon::{Beacons, SEQ_DIGITS},
         lane::{self, Live, Sequence},
         stats::Stats,
+        tls::Tls,
         worker::{Order, Phase, thread_died, work},
     },
     interrupt::Interrupt,
@@ -47,6 +48,10 @@ pub struct FleetOptions {
     pub threads: usize,
     /// The longest wait for a connection or an answer.
     pub timeout: Duration,
+    /// TLS, if it is spoken.
+    pub tls: Option<Tls>,
+    /// Requests on a connection before it is closed and another one is opened.
+    pub churn: Option<u64>,
 }
 
 /// What a fleet is to do.
@@ -169,6 +174,7 @@ impl Fleet {
                 live: live.clone(),
                 connections: self.options.connections,
                 timeout: self.options.timeout,
+                churn: self.options.churn.unwrap_or(u64::MAX),
             };
             worker.orders.send(Order::Run(phase, reply)).await.map_err(thread_died)?;
             replies.push(result);
@@ -182,7 +188,7 @@ impl Fleet {
                 result.stats.merge(&stats);
                 result.window = result.window.max(window);
             }
-            Ok(result)
+            Ok::<_, Error>(result)
         };
         let mut result = tokio::select! {
             result = collect => result?,

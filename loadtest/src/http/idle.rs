@@ -65,7 +65,7 @@ impl<'a> IdleHold<'a> {
         let options = FleetOptions { connections, ..plan.fleet() };
         let fleet = Fleet::connect(options, run.interrupt).await?;
         let order = PhaseOrder {
-            beacons: Arc::new(Beacons::new(&plan.target, plan.post_percent)),
+            beacons: Arc::new(Beacons::new(&plan.target, &plan.mix)),
             limit: Limit::OnePerConnection,
             rate: None,
             first_seq: plan.first_seq,

@@ -74,6 +74,8 @@ pub(crate) struct Lane {
     /// Connections of all threads together.
     connections: usize,
     timeout: Duration,
+    /// Requests on a connection before it is closed.
+    churn: u64,
     pacer: Option<Pacer>,
     sequence: Arc<Sequence>,
     beacons: Arc<Beacons>,
@@ -109,6 +111,7 @@ impl Lane {
             connections: phase.connections,
             pacer,
             timeout: phase.timeout,
+            churn: phase.churn,
             sequence: phase.sequence,
             beacons: phase.beacons,
             buffer: ReadBuffer::default(),
@@ -166,6 +169,8 @@ impl Lane {
 
     async fn closed_loop(&self, connection: &mut Connection) {
         loop {
+            // A connection that was closed on purpose is opened again at the expense of the request that needs it.
+            let from = self.is_churned(connection).then(|| self.now());
             if !connection.is_open() && !self.reopen(connection).await {
                 return;
             }
@@ -174,7 +179,7 @@ impl Lane {
                 return;
             }
             let Some(seq) = self.sequence.take() else { return };
-            self.exchange(connection, seq, now, now).await;
+            self.exchange(connection, seq, from.unwrap_or(now), now).await;
         }
     }
 
@@ -187,13 +192,16 @@ impl Lane {
             if due_ns >= self.end_ns.get() {
                 return;
             }
-            if !connection.is_open() && !self.reopen(connection).await {
+            // One that was closed on purpose is opened when it is needed.
+            let churned = self.is_churned(connection);
+            if !churned && !connection.is_open() && !self.reopen(connection).await {
                 return;
             }
             let mut free = false;
             while self.now() < due_ns {
                 free = self.sleep_until(connection, own, due_ns).await;
-                if self.interrupted.get() || (!connection.is_open() && !self.reopen(connection).await) {
+                let lost = !churned && !connection.is_open();
+                if self.interrupted.get() || (lost && !self.reopen(connection).await) {
                     return;
                 }
             }
@@ -203,12 +211,16 @@ impl Lane {
             if !free && now >= self.end_ns.get() {
                 return;
             }
+            if !connection.is_open() && !self.reopen(connection).await {
+                return;
+            }
             let Some(seq) = self.sequence.take() else { return };
             if free {
                 self.stats.borrow_mut().send_delay.record(now.saturating_sub(due_ns));
             } else {
                 self.stats.borrow_mut().sent_behind_schedule += 1;
             }
+            let now = if churned { self.now() } else { now };
             self.exchange(connection, seq, due_ns, now).await;
         }
     }
@@ -225,11 +237,15 @@ impl Lane {
 
     /// One request, sent at `now_ns`, and its answer, counted; its latency counts from `from_ns`.
     async fn exchange(&self, connection: &mut Connection, seq: u64, from_ns: u64, now_ns: u64) {
-        self.beacons.render(seq, &mut connection.request);
+        let last = connection.used + 1 >= self.churn;
+        self.beacons.render(seq, last, &mut connection.request);
         self.stats.borrow_mut().sent += 1;
         let deadline = self.origin + Duration::from_nanos(now_ns) + self.timeout;
         let Exchange { outcome, octets_sent, octets_received } =
             connection.exchange(&self.buffer, deadline).await;
+        if last {
+            connection.close();
+        }
         let now_ns = self.now();
         self.last_ns.set(now_ns);
         if let Some(pacer) = &self.pacer {
@@ -273,8 +289,14 @@ impl Lane {
             if self.is_over() {
                 return false;
             }
+            let planned = self.is_churned(connection);
             if connection.open().await.is_ok() {
-                self.stats.borrow_mut().connects.reconnects += 1;
+                let connects = &mut self.stats.borrow_mut().connects;
+                if planned {
+                    connects.planned += 1;
+                } else {
+                    connects.reconnects += 1;
+                }
                 return true;
             }
             self.stats.borrow_mut().connects.failed += 1;
@@ -303,6 +325,11 @@ impl Lane {
             Poll::Pending
         });
         undisturbed.await
+    }
+
+    /// Whether the connection was closed because it has had its share of requests.
+    fn is_churned(&self, connection: &Connection) -> bool {
+        !connection.is_open() && connection.used >= self.churn
     }
 
     fn is_over(&self) -> bool {

@@ -12,6 +12,10 @@
 //! | `pacer` | wakes connections when their next request is due |
 //! | `connection` | one keep-alive connection |
 //! | [`target`], [`beacon`], [`response`] | the URL, the octets sent, the octets taken |
+//! | `tls` | TLS below the requests |
+//! | `skew` | which of a corpus a number gets |
+//! | [`slow`] | clients that send octet by octet |
+//! | `verification` | the far end against what was answered |
 //! | [`stats`], [`answered`] | what is counted, and the file of answered numbers |
 
 pub mod answered;
@@ -26,9 +30,13 @@ pub mod reference;
 pub mod report;
 pub mod response;
 pub mod run;
+mod skew;
+pub mod slow;
 pub mod stats;
 mod table;
 pub mod target;
+pub mod tls;
+mod verification;
 mod worker;
 
 pub use args::{Args, Plan};

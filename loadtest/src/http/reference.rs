@@ -10,7 +10,7 @@ use crate::{
     http::{
         Target,
         answered::AnsweredLog,
-        beacon::Beacons,
+        beacon::{Beacons, Mix},
         fleet::Fleet,
         report::Report,
         run::{Measured, Run, Side, fleet_to},
@@ -83,13 +83,13 @@ pub(crate) async fn compare(run: &Run<'_>, rounds: usize) -> Result<Report, Erro
     let nginx_target = Target::parse(&format!("http://{}/b.gif", nginx.address()), false)?;
     let url = Contender {
         target: &plan.target,
-        beacons: Arc::new(Beacons::new(&plan.target, plan.post_percent)),
+        beacons: Arc::new(Beacons::new(&plan.target, &plan.mix)),
         processes: &plan.processes,
         settle: plan.settle,
     };
     let reference = Contender {
         // empty_gif takes no POST, and the ratio is against its GET in any case.
-        beacons: Arc::new(Beacons::new(&nginx_target, 0)),
+        beacons: Arc::new(Beacons::new(&nginx_target, &Mix { post_percent: 0, ..plan.mix.clone() })),
         target: &nginx_target,
         processes: std::slice::from_ref(nginx.process()),
         // nginx has nothing left to do once it has answered.

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    far_end::Verdict,
     http::{
         args::Plan,
         fleet::Limit,
         idle::{IdleFigures, mib},
         reference::Comparison,
         run::{Measured, per_request_us},
+        slow::SlowFigures,
         stats::{Connects, Failures},
         table,
     },
@@ -55,6 +57,10 @@ pub struct Report {
     pub figures: Figures,
     /// Memory for idle connections, with `--idle`.
     pub idle: Option<IdleFigures>,
+    /// Clients that sent slowly, with `--slow`.
+    pub slow: Option<SlowFigures>,
+    /// Whether everything that was answered is at the far end, with `--verify`.
+    pub verify: Option<Verdict>,
     /// The comparison, with `--reference`.
     pub reference: Option<Comparison>,
     /// What a reader of the numbers should know.
@@ -165,13 +171,15 @@ impl Report {
             mode,
             connections: plan.connections,
             threads: plan.threads,
-            post_percent: plan.post_percent,
+            post_percent: plan.mix.post_percent,
             warmup_s: plan.warmup.as_secs_f64(),
             interrupted,
             first_seq: plan.first_seq,
             next_seq: measured.phase.next_seq,
             figures: Figures::new(plan, &measured),
             idle,
+            slow: None,
+            verify: None,
             reference,
             notes: Vec::new(),
         };
@@ -256,7 +264,7 @@ impl Report {
             ));
         }
         if let Some(comparison) = &self.reference {
-            if plan.post_percent > 0 {
+            if plan.mix.post_percent > 0 {
                 notes.push("the reference was sent GETs only".to_owned());
             }
             if comparison.rounds.iter().any(|round| round.url.failed + round.reference.failed > 0) {

@@ -16,6 +16,8 @@ use crate::{
         idle::IdleHold,
         reference,
         report::Report,
+        slow::SlowClients,
+        verification::Verification,
     },
     interrupt::Interrupt,
     limits::allow_open_files,
@@ -37,7 +39,11 @@ pub fn command(args: Args) -> Result<(), Error> {
         let interrupt = Interrupt::on_signals()?;
         run(&plan, &interrupt).await
     })?;
-    publish(&report, &report.table(), args.json.as_ref())
+    publish(&report, &report.table(), args.json.as_ref())?;
+    match &report.verify {
+        Some(verdict) if !verdict.conserved => Err(Error::NotConserved { missing: verdict.missing }),
+        _ => Ok(()),
+    }
 }
 
 /// Runs `plan`; when `interrupt` is raised it ends within about a second, with what was measured until then.
@@ -46,8 +52,15 @@ pub fn command(args: Args) -> Result<(), Error> {
 /// # Errors
 /// Why the run could not be made. What the server does wrong is in the report instead.
 pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
-    allow_open_files((plan.connections + plan.idle.unwrap_or(0)) as u64 + OTHER_FILES)?;
-    let answered = plan.answered.as_deref().map(AnsweredLog::create).transpose()?;
+    let slow = plan.slow.map_or(0, |(connections, _)| connections);
+    allow_open_files((plan.connections + plan.idle.unwrap_or(0) + slow) as u64 + OTHER_FILES)?;
+    let verification = match &plan.verify {
+        Some(verify) => Some(Verification::start(verify, plan).await?),
+        None => None,
+    };
+    let noted =
+        plan.answered.as_deref().or(verification.as_ref().map(|verification| verification.answered()));
+    let answered = noted.map(AnsweredLog::create).transpose()?;
     let run = Run { plan, interrupt, answered: answered.as_ref() };
     let report = match plan.reference_rounds {
         Some(rounds) => reference::compare(&run, rounds).await,
@@ -56,7 +69,11 @@ pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
     if let Some(answered) = answered {
         answered.finish()?;
     }
-    report
+    let mut report = report?;
+    if let Some(verification) = verification {
+        report.verify = Some(verification.finish(plan).await?);
+    }
+    Ok(report)
 }
 
 /// What the parts of a run share.
@@ -132,14 +149,22 @@ impl Run<'_> {
         };
         let first_seq = idle.as_ref().map_or(plan.first_seq, IdleHold::next_seq);
         let mut measured = Measured::default();
+        let mut slow_figures = None;
         measured.phase.next_seq = first_seq;
         if plan.connections > 0 {
-            let beacons = Arc::new(Beacons::new(&plan.target, plan.post_percent));
+            let beacons = Arc::new(Beacons::new(&plan.target, &plan.mix));
             let fleet = Fleet::connect(plan.fleet(), self.interrupt).await?;
+            let slow = match plan.slow {
+                Some((connections, pace)) => {
+                    Some(SlowClients::start(connections, pace, beacons.clone(), &plan.fleet())?)
+                }
+                None => None,
+            };
             let side = Side { fleet: &fleet, beacons, processes: &plan.processes, settle: plan.settle };
             side.warm_up(self).await?;
             measured = side.measure(self, first_seq, self.answered, "sending").await?;
             fleet.close();
+            slow_figures = slow.map(SlowClients::finish);
         } else if let Limit::Duration(duration) = plan.limit {
             self.interrupt.sleep(duration).await;
         }
@@ -147,7 +172,9 @@ impl Run<'_> {
             Some(hold) => Some(hold.finish().await?),
             None => None,
         };
-        Ok(Report::new(plan, measured, idle, None, self.interrupt.is_raised()))
+        let mut report = Report::new(plan, measured, idle, None, self.interrupt.is_raised());
+        report.slow = slow_figures;
+        Ok(report)
     }
 
     /// The title of a progress bar, if one is wanted.

@@ -62,6 +62,8 @@ impl Failures {
 /// What it took to stay connected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Connects {
+    /// Connections opened in place of those that had had their share of requests (`--churn`).
+    pub planned: u64,
     /// Connections opened again after the server had closed them or an error had.
     pub reconnects: u64,
     /// Attempts that failed.
@@ -121,6 +123,7 @@ impl Stats {
         self.failures.timeout += other.failures.timeout;
         self.failures.malformed += other.failures.malformed;
         self.failures.abandoned += other.failures.abandoned;
+        self.connects.planned += other.connects.planned;
         self.connects.reconnects += other.connects.reconnects;
         self.connects.failed += other.connects.failed;
         self.connects.given_up += other.connects.given_up;

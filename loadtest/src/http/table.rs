@@ -33,6 +33,26 @@ pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
     if let Some(idle) = &report.idle {
         write_idle(out, idle)?;
     }
+    if let Some(slow) = &report.slow {
+        writeln!(
+            out,
+            "  slow       {} clients, {} connections: {} cut off with 408, {} closed, {} answered otherwise, the longest after \
+             {} ms",
+            slow.connections, slow.opened, slow.timed_out, slow.closed, slow.answered, slow.longest_ms
+        )?;
+    }
+    if let Some(verdict) = &report.verify {
+        writeln!(
+            out,
+            "  far end    {}: {} answered with 2xx, {} of them missing; {} there without such an answer, {} twice, in {} messages",
+            if verdict.conserved { "nothing is missing" } else { "BEACONS ARE MISSING" },
+            grouped(verdict.answered),
+            grouped(verdict.missing),
+            grouped(verdict.unanswered),
+            grouped(verdict.duplicates),
+            grouped(verdict.messages),
+        )?;
+    }
     if let Some(comparison) = &report.reference {
         write_comparison(out, comparison)?;
     }
@@ -72,7 +92,7 @@ fn write_figures(out: &mut String, figures: &Figures, first_seq: u64, next_seq: 
         if statuses.is_empty() { "none".to_owned() } else { statuses.join(", ") }
     )?;
     let Failures { closed, timeout, malformed, abandoned } = figures.failures;
-    let Connects { reconnects, failed, given_up } = figures.connects;
+    let Connects { planned, reconnects, failed, given_up } = figures.connects;
     let errors: Vec<String> = [
         (closed, "closed before the answer"),
         (timeout, "timed out"),
@@ -87,6 +107,9 @@ fn write_figures(out: &mut String, figures: &Figures, first_seq: u64, next_seq: 
     .map(|(count, what)| format!("{} {what}", grouped(*count)))
     .collect();
     writeln!(out, "  errors     {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
+    if planned > 0 {
+        writeln!(out, "  churn      {} connections opened in place of used ones", grouped(planned))?;
+    }
     let latency = &figures.latency;
     writeln!(
         out,

@@ -25,20 +25,14 @@ impl Target {
     /// Takes a URL apart and resolves its host.
     ///
     /// # Errors
-    /// [`Error::Argument`] for anything but `http`, for user names and fragments, for hosts that do not resolve, and
+    /// [`Error::Argument`] for anything but `http` and `https`, for user names and fragments, for hosts that do not resolve, and
     /// for addresses outside loopback unless `allow_remote`.
     pub fn parse(text: &str, allow_remote: bool) -> Result<Self, Error> {
         let refuse = |reason: String| Error::Argument(format!("{text}: {reason}"));
         let url = Url::parse(text).map_err(|error| refuse(format!("not a URL: {error}")))?;
         match url.scheme() {
-            "http" => {}
-            "https" => {
-                return Err(refuse(
-                    "https is not spoken here: TLS would be measured, not the beacon server; point at its plain port"
-                        .to_owned(),
-                ));
-            }
-            other => return Err(refuse(format!("scheme {other} is not http"))),
+            "http" | "https" => {}
+            other => return Err(refuse(format!("scheme {other} is neither http nor https"))),
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refuse("a user name or password is not sent by beacons".to_owned()));
@@ -76,6 +70,16 @@ impl Target {
         path_and_query.push(if url.query().is_some() { '&' } else { '?' });
         Ok(Self { url, address, host, path_and_query })
     }
+
+    /// Whether TLS is spoken to it.
+    pub fn is_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// The name, or the address, that its certificate has to be for.
+    pub fn name(&self) -> &str {
+        self.url.host_str().unwrap_or_default().trim_matches(['[', ']'])
+    }
 }
 
 impl fmt::Display for Target {
@@ -94,6 +98,7 @@ mod tests {
             ("http://127.0.0.1:8080/b.gif", "127.0.0.1:8080", "127.0.0.1:8080", "/b.gif?"),
             ("http://127.0.0.1", "127.0.0.1:80", "127.0.0.1", "/?"),
             ("http://[::1]:81/b?site=7", "[::1]:81", "[::1]:81", "/b?site=7&"),
+            ("https://localhost:8443/b", "127.0.0.1:8443", "localhost:8443", "/b?"),
             ("http://127.9.9.9:80/a b", "127.9.9.9:80", "127.9.9.9", "/a%20b?"),
         ];
         for (url, address, host, path) in cases {
@@ -107,8 +112,7 @@ mod tests {
     #[test]
     fn what_cannot_be_a_target_is_refused_with_the_reason() {
         let cases = [
-            ("https://127.0.0.1/", "https is not spoken here"),
-            ("ftp://127.0.0.1/", "scheme ftp is not http"),
+            ("ftp://127.0.0.1/", "scheme ftp is neither http nor https"),
             ("http://u:p@127.0.0.1/", "user name"),
             ("http://127.0.0.1/#top", "fragment"),
             ("127.0.0.1:80", "not a URL"),

@@ -55,6 +55,7 @@ pub(crate) struct Phase {
     pub(crate) live: Arc<[Live]>,
     pub(crate) connections: usize,
     pub(crate) timeout: Duration,
+    pub(crate) churn: u64,
 }
 
 /// What a thread of the fleet does from its start to its end.
@@ -141,7 +142,7 @@ async fn run_phase(
             }
         }
     }
-    connections.resize_with(count, || Connection::new(options.address, options.timeout));
+    connections.resize_with(count, || Connection::new(options));
 
     let (mut stats, window) = lane.finish();
     stats.generator_cpu = thread_cpu_time().saturating_sub(cpu_before);
@@ -155,7 +156,7 @@ async fn open_all(options: &FleetOptions, count: usize) -> Result<Vec<Connection
     let mut asked = 0;
     while connections.len() < count {
         while asked < count && opening.len() < OPENING {
-            let mut connection = Connection::new(options.address, options.timeout);
+            let mut connection = Connection::new(options);
             opening.spawn_local(async move { connection.open().await.map(|()| connection) });
             asked += 1;
         }

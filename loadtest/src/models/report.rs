@@ -1,0 +1,406 @@
+//! The result of `loadtest models`, for machines. The names of the JSON fields are those of the struct fields here. They are
+//! stable: fields are added, not renamed. Rates are beacons per second.
+
+use serde::Serialize;
+
+use super::{
+    Group, Model, Plan,
+    death::Died,
+    enclosure::MemoryLimit,
+    probe::{Taken, Use},
+    round::Searched,
+};
+use crate::{
+    far_end::Verdict,
+    machine::Machine,
+    report::{LatencySummary, median, rounded},
+};
+
+/// The result of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// `loadtest models`.
+    pub tool: &'static str,
+    /// Version of this program.
+    pub version: &'static str,
+    /// Whether the run was ended before its time; what was measured until then is here.
+    pub interrupted: bool,
+    /// How long the run took, in seconds.
+    pub elapsed_s: f64,
+    /// What was asked for.
+    pub settings: Settings,
+    /// What it was measured on.
+    pub machine: Machine,
+    /// What came of `--memory`.
+    pub memory_limit: Option<MemoryLimit>,
+    /// The rate at which all models were compared.
+    pub common_rate: Option<f64>,
+    /// The models.
+    pub models: Vec<Row>,
+    /// What a reader of the numbers should know.
+    pub notes: Vec<String>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Settings {
+    /// Rounds in which the models took turns.
+    pub rounds: usize,
+    /// Rates that a search could try.
+    pub probes: u32,
+    /// How long each was tried, in seconds.
+    pub probe_s: f64,
+    /// How long each measurement took, in seconds.
+    pub duration_s: f64,
+    /// How long load went on around a death, in seconds.
+    pub death_duration_s: f64,
+    /// Keep-alive connections of the load.
+    pub connections: usize,
+    /// Threads of the load.
+    pub threads: usize,
+    /// Share of POSTs.
+    pub post_percent: u8,
+    /// Threads of each server that took requests.
+    pub workers: usize,
+    /// Pooled connections of the first and second model, at most.
+    pub pool: usize,
+    /// Connections to RabbitMQ of beacon-edge and the path.
+    pub stomp_connections: usize,
+    /// Messages without a receipt, per connection.
+    pub window: usize,
+    /// Beacons in a message, at most.
+    pub pack: usize,
+    /// How long the first beacon of a message waits for others, in ms.
+    pub linger_ms: u64,
+    /// Beacons in a message of the second model's agent, at most.
+    pub chunk: usize,
+    /// Messages of the agent without a confirm.
+    pub chunks_in_flight: usize,
+}
+
+/// One model.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub model: &'static str,
+    /// What it is.
+    pub title: &'static str,
+    /// `models`, or `path` for a step from "window 1" to beacon-edge.
+    pub group: &'static str,
+    /// What was measured, round by round.
+    pub rounds: Vec<Round>,
+    /// The medians.
+    pub median: Option<Medians>,
+    /// What the broker's deaths did.
+    pub deaths: Vec<Death>,
+    /// Why it was not measured any further.
+    pub failure: Option<String>,
+}
+
+/// One round of a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct Round {
+    /// Its number, from 1.
+    pub round: usize,
+    /// What a closed loop reached: answers per second, whether confirmed or not.
+    pub closed_loop_rate: f64,
+    /// The highest rate at which the backlog did not grow; `null` when none was found.
+    pub sustained_rate: Option<f64>,
+    /// The search ended at `--max-rate`: more may be possible.
+    pub capped: bool,
+    /// The search.
+    pub probes: Vec<Probe>,
+    /// Load at the sustained rate.
+    pub at_sustained: Option<Load>,
+    /// Load at the common rate.
+    pub at_common: Option<Load>,
+}
+
+/// A rate that was tried.
+#[derive(Debug, Clone, Serialize)]
+pub struct Probe {
+    /// Requests per second.
+    pub rate: f64,
+    /// Whether it can go on for ever.
+    pub sustained: bool,
+    /// Answers per second.
+    pub answered_rate: f64,
+    /// By how much the unconfirmed grew, per second.
+    pub backlog_growth: f64,
+    /// Requests answered otherwise than 2xx, or not at all.
+    pub refused: u64,
+    /// Whether everything was confirmed within 15 s after the load.
+    pub drained: bool,
+}
+
+/// A load at a fixed rate.
+#[derive(Debug, Clone, Serialize)]
+pub struct Load {
+    /// Requests per second that were asked for.
+    pub rate: f64,
+    /// Answers per second.
+    pub answered_rate: f64,
+    /// Beacons confirmed per second.
+    pub confirmed_rate: f64,
+    /// Requests answered otherwise than 2xx, or not at all.
+    pub refused: u64,
+    /// Whether everything was confirmed within 15 s after the load.
+    pub drained: bool,
+    /// Whether the rate was sustained in this measurement too.
+    pub sustained: bool,
+    /// Whether the load left on time: 99 % within 1 ms.
+    pub generator_kept_up: bool,
+    /// From the intended moment of sending to the answer.
+    pub latency: LatencySummary,
+    /// CPU of all processes together, per beacon, until all were confirmed.
+    pub cpu_us_per_beacon: Option<f64>,
+    /// Each process.
+    pub processes: Vec<ProcessUse>,
+}
+
+/// What a process used.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessUse {
+    /// `beacon-edge` or `server`, `redis`, `agent`, `rabbitmq`.
+    pub name: String,
+    /// User and system time per accepted beacon, until all were confirmed.
+    pub cpu_us_per_beacon: Option<f64>,
+    /// Largest resident memory during the load, in MiB.
+    pub peak_mib: Option<f64>,
+}
+
+/// The broker killed in the middle.
+#[derive(Debug, Clone, Serialize)]
+pub struct Death {
+    /// Requests per second.
+    pub rate: f64,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests answered otherwise than 2xx, or not at all: the client knows.
+    pub refused: u64,
+    /// From the kill until the broker took connections again, in seconds.
+    pub away_s: f64,
+    /// Whether the model had got rid of everything afterwards; `false` for one that cannot know.
+    pub drained: bool,
+    /// What was left in Redis.
+    pub left_in_redis: Option<String>,
+    /// Answered 2xx against what is in the queue; `missing` are lost.
+    pub verdict: Verdict,
+}
+
+/// Median, smallest and largest of the rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle.
+    pub median: f64,
+    /// The smallest.
+    pub low: f64,
+    /// The largest.
+    pub high: f64,
+}
+
+/// The medians of a model.
+#[derive(Debug, Clone, Serialize)]
+pub struct Medians {
+    /// Rounds that they are of.
+    pub rounds: usize,
+    /// The highest rate at which the backlog did not grow.
+    pub sustained_rate: Option<Spread>,
+    /// At that rate.
+    pub at_sustained: Option<MedianLoad>,
+    /// At the common rate.
+    pub at_common: Option<MedianLoad>,
+}
+
+/// The medians of several loads.
+#[derive(Debug, Clone, Serialize)]
+pub struct MedianLoad {
+    /// Half of the answers took no longer, in µs.
+    pub p50_us: Spread,
+    /// 99 % took no longer.
+    pub p99_us: Spread,
+    /// 99.9 % took no longer.
+    pub p99_9_us: Spread,
+    /// CPU of all processes together per beacon.
+    pub cpu_us_per_beacon: Option<Spread>,
+    /// Each process.
+    pub processes: Vec<MedianUse>,
+}
+
+/// The medians of a process.
+#[derive(Debug, Clone, Serialize)]
+pub struct MedianUse {
+    /// Which.
+    pub name: String,
+    /// CPU per beacon.
+    pub cpu_us_per_beacon: Option<Spread>,
+    /// Largest resident memory, in MiB.
+    pub peak_mib: Option<Spread>,
+}
+
+impl Settings {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            rounds: plan.rounds,
+            probes: plan.probes,
+            probe_s: plan.probe.as_secs_f64(),
+            duration_s: plan.duration.as_secs_f64(),
+            death_duration_s: plan.death_duration.as_secs_f64(),
+            connections: plan.connections,
+            threads: plan.threads,
+            post_percent: plan.post_percent,
+            workers: plan.workers,
+            pool: plan.pool,
+            stomp_connections: plan.stomp_connections,
+            window: plan.window,
+            pack: plan.pack,
+            linger_ms: plan.linger_ms,
+            chunk: plan.chunk,
+            chunks_in_flight: plan.chunks_in_flight,
+        }
+    }
+}
+
+impl Row {
+    pub(crate) fn new(model: Model) -> Self {
+        let group = match model.group() {
+            Group::Models => "models",
+            Group::Path => "path",
+        };
+        Self {
+            model: model.key(),
+            title: model.title(),
+            group,
+            rounds: Vec::new(),
+            median: None,
+            deaths: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Works out the medians anew.
+    pub(crate) fn summarise(&mut self) {
+        let loads = |of: fn(&Round) -> Option<&Load>| {
+            MedianLoad::new(&self.rounds.iter().filter_map(of).collect::<Vec<_>>())
+        };
+        self.median = (!self.rounds.is_empty()).then(|| Medians {
+            rounds: self.rounds.len(),
+            sustained_rate: Spread::of(self.rounds.iter().filter_map(|round| round.sustained_rate)),
+            at_sustained: loads(|round| round.at_sustained.as_ref()),
+            at_common: loads(|round| round.at_common.as_ref()),
+        });
+    }
+}
+
+impl Round {
+    pub(crate) fn new(number: usize, searched: &Searched) -> Self {
+        Self {
+            round: number,
+            closed_loop_rate: rounded(searched.closed_loop.phase.requests_per_second(), 1),
+            sustained_rate: searched.rate,
+            capped: searched.capped,
+            probes: searched.probes.iter().map(Probe::new).collect(),
+            at_sustained: searched.at_rate.as_ref().map(Load::new),
+            at_common: None,
+        }
+    }
+}
+
+impl Probe {
+    fn new(taken: &Taken) -> Self {
+        Self {
+            rate: taken.rate.unwrap_or_default(),
+            sustained: taken.is_sustained(),
+            answered_rate: rounded(taken.phase.requests_per_second(), 1),
+            backlog_growth: rounded(taken.growth_per_second(), 1),
+            refused: taken.refused(),
+            drained: taken.drained,
+        }
+    }
+}
+
+impl Load {
+    pub(crate) fn new(taken: &Taken) -> Self {
+        let stats = &taken.phase.stats;
+        let each =
+            |used: &Use| (taken.accepted > 0).then(|| used.cpu.as_secs_f64() * 1e6 / taken.accepted as f64);
+        let processes = taken.uses.iter().map(|used| ProcessUse {
+            name: used.name.clone(),
+            cpu_us_per_beacon: each(used).map(|us| rounded(us, 3)),
+            peak_mib: used.peak.map(|octets| rounded(octets as f64 / f64::from(1 << 20), 2)),
+        });
+        Self {
+            rate: taken.rate.unwrap_or_default(),
+            answered_rate: rounded(taken.phase.requests_per_second(), 1),
+            confirmed_rate: rounded(taken.confirmed_per_second(), 1),
+            refused: taken.refused(),
+            drained: taken.drained,
+            sustained: taken.is_sustained(),
+            generator_kept_up: stats.send_delay.quantile_us(0.99) <= 1000.0 && stats.generator_busy <= 0.95,
+            latency: stats.latency.summary(),
+            cpu_us_per_beacon: taken.uses.iter().map(each).sum::<Option<f64>>().map(|us| rounded(us, 3)),
+            processes: processes.collect(),
+        }
+    }
+}
+
+impl Death {
+    pub(crate) fn new(died: Died) -> Self {
+        Self {
+            rate: died.rate,
+            sent: died.sent,
+            refused: died.refused,
+            away_s: rounded(died.away.as_secs_f64(), 2),
+            drained: died.drained,
+            left_in_redis: died.left,
+            verdict: died.verdict,
+        }
+    }
+}
+
+impl Spread {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.collect();
+        Some(Self {
+            median: rounded(median(&values)?, 3),
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+}
+
+impl MedianLoad {
+    fn new(loads: &[&Load]) -> Option<Self> {
+        let spread = |of: &dyn Fn(&Load) -> Option<f64>| Spread::of(loads.iter().filter_map(|load| of(load)));
+        let names = loads.first()?.processes.iter().map(|process| process.name.clone());
+        let processes = names.map(|name| {
+            let of = |value: fn(&ProcessUse) -> Option<f64>| {
+                spread(&|load| value(load.processes.iter().find(|process| process.name == name)?))
+            };
+            MedianUse {
+                cpu_us_per_beacon: of(|process| process.cpu_us_per_beacon),
+                peak_mib: of(|process| process.peak_mib),
+                name: name.clone(),
+            }
+        });
+        Some(Self {
+            p50_us: spread(&|load| Some(load.latency.p50_us))?,
+            p99_us: spread(&|load| Some(load.latency.p99_us))?,
+            p99_9_us: spread(&|load| Some(load.latency.p99_9_us))?,
+            cpu_us_per_beacon: spread(&|load| load.cpu_us_per_beacon),
+            processes: processes.collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_the_rounds_that_have_the_value() {
+        assert_eq!(Spread::of([].into_iter()), None);
+        let spread = Spread::of([3.0, 1.0, 2.0].into_iter()).unwrap();
+        assert_eq!((spread.median, spread.low, spread.high), (2.0, 1.0, 3.0));
+    }
+}

@@ -1,0 +1,99 @@
+//! The search for the highest rate at which the backlog does not grow: bisection with a bounded number of probes.
+
+/// The first probe, as a share of what a closed loop reached.
+const FIRST: f64 = 0.9;
+
+/// The next probe after one that was sustained, while none has failed.
+const GROW: f64 = 1.3;
+
+/// Stops when the bounds are this close.
+const CLOSE: f64 = 0.02;
+
+/// A search in progress.
+#[derive(Debug, Clone)]
+pub(crate) struct Search {
+    /// The highest rate that was sustained.
+    low: f64,
+    /// The lowest rate that was not.
+    high: Option<f64>,
+    next: f64,
+    /// No rate above is tried.
+    most: f64,
+    left: u32,
+}
+
+impl Search {
+    /// Starts from what a closed loop has reached, in beacons per second.
+    pub(crate) fn new(closed_loop: f64, most: f64, probes: u32) -> Self {
+        let next = (closed_loop * FIRST).min(most).max(1.0);
+        Self { low: 0.0, high: None, next, most, left: probes }
+    }
+
+    /// The rate to try next; `None` when the search is over.
+    pub(crate) fn next(&self) -> Option<f64> {
+        let close = self.high.is_some_and(|high| high - self.low <= high * CLOSE);
+        let all = self.low >= self.most;
+        (self.left > 0 && !close && !all && self.next >= 1.0).then(|| self.next.round())
+    }
+
+    /// Says whether `rate` was sustained.
+    pub(crate) fn tell(&mut self, rate: f64, sustained: bool) {
+        self.left = self.left.saturating_sub(1);
+        if sustained {
+            self.low = self.low.max(rate);
+        } else {
+            self.high = Some(self.high.map_or(rate, |high| high.min(rate)));
+        }
+        self.next = match self.high {
+            Some(high) => (self.low + high) / 2.0,
+            // More than a closed loop has reached is possible: its connections wait for their answers.
+            None => (self.low * GROW).min(self.most),
+        };
+    }
+
+    /// The highest rate that was sustained, if one was.
+    pub(crate) fn found(&self) -> Option<f64> {
+        (self.low > 0.0).then_some(self.low)
+    }
+
+    /// Whether the search ended at the highest rate that may be tried, so that more may be possible.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.high.is_none() && self.low >= self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(limit: f64, closed_loop: f64, most: f64, probes: u32) -> (Search, u32) {
+        let mut search = Search::new(closed_loop, most, probes);
+        let mut tried = 0;
+        while let Some(rate) = search.next() {
+            tried += 1;
+            search.tell(rate, rate <= limit);
+        }
+        (search, tried)
+    }
+
+    #[test]
+    fn the_rate_is_found_within_the_probes() {
+        for (limit, closed_loop) in
+            [(10_000.0, 10_000.0), (3_000.0, 60_000.0), (50_000.0, 30_000.0), (900.0, 1000.0)]
+        {
+            let (search, tried) = search(limit, closed_loop, 1e6, 10);
+            let found = search.found().unwrap();
+            assert!(found <= limit && found > limit * 0.94, "{found} for {limit}");
+            assert!(tried <= 10);
+        }
+    }
+
+    #[test]
+    fn what_sustains_nothing_is_given_up_and_a_cap_is_said() {
+        let (none, tried) = search(0.0, 10_000.0, 1e6, 5);
+        assert_eq!((none.found(), tried), (None, 5));
+        let (capped, _) = search(1e9, 10_000.0, 12_000.0, 9);
+        assert_eq!((capped.found(), capped.is_capped()), (Some(12_000.0), true));
+        assert!(Search::new(0.0, 1e6, 3).next().is_some());
+    }
+}

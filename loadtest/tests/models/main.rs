@@ -1,0 +1,257 @@
+//! `loadtest models` as a program, short; and what each baseline puts on the wire, at a peer that looks.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test by panicking, as the tests do")]
+
+use std::{
+    collections::HashSet,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use peer::{Peer, Seen};
+
+mod peer;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// beacon-edge beside the program under test, built by the first who asks.
+fn edge() -> &'static Path {
+    static BUILT: OnceLock<std::path::PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let path = Path::new(PROGRAM).with_file_name("beacon-edge");
+        let release = PROGRAM.contains("/release/").then_some("--release");
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "beacon-edge", "--bin", "beacon-edge"])
+            .args(release)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success() && path.exists(), "beacon-edge at {}", path.display());
+        path
+    })
+}
+
+/// A baseline server, killed at the end of the test.
+struct Server(Child, String);
+
+impl Server {
+    fn start(arguments: &str) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .arg("model-server")
+            .args(arguments.split_whitespace())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).unwrap().to_owned();
+        Self(child, http)
+    }
+
+    /// The JSON of a load of `requests` over `connections`.
+    fn load(&self, requests: u64, connections: usize) -> Value {
+        self.loaded(&format!("--requests {requests} --connections {connections}"))
+    }
+
+    fn loaded(&self, arguments: &str) -> Value {
+        let run = Command::new(PROGRAM)
+            .args(["http", &format!("http://{}/b.gif", self.1)])
+            .args(arguments.split(' '))
+            .arg("--json")
+            .output()
+            .unwrap();
+        serde_json::from_slice(&run.stdout).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Runs a baseline against a peer that keeps each receipt back for a while, and says what the peer has seen.
+fn seen(arguments: &str, requests: u64, connections: usize) -> Seen {
+    let peer = Peer::start(Duration::from_millis(3));
+    let server = Server::start(&format!("{arguments} --stomp {}", peer.url()));
+    let json = server.load(requests, connections);
+    assert_eq!(json["requests_succeeded"], requests, "{json}");
+    peer.wait_for_beacons(requests)
+}
+
+#[test]
+fn the_first_model_has_one_frame_outstanding_on_each_of_its_pooled_connections() {
+    let seen = seen("--sink direct --pool 4", 400, 12);
+    assert_eq!(seen.beacons, 400);
+    assert_eq!(seen.messages, 400);
+    assert_eq!(seen.most_outstanding, 1, "on any connection");
+    assert_eq!(seen.connections, 4, "the pool is used, and bounded");
+    assert_eq!(seen.without_receipt, 0);
+    assert_eq!(seen.transient, 0);
+}
+
+#[test]
+fn without_receipts_none_is_asked_for() {
+    let seen = seen("--sink direct-unconfirmed --pool 4", 400, 12);
+    assert_eq!((seen.beacons, seen.without_receipt), (400, 400));
+    assert_eq!(seen.connections, 4);
+}
+
+#[test]
+fn each_step_of_the_path_changes_what_it_says() {
+    let one = seen("--sink ring", 60, 12);
+    assert_eq!((one.most_outstanding, one.connections, one.messages), (1, 1, 60));
+    let pipelined = seen("--sink ring --window 64", 400, 12);
+    assert_eq!((pipelined.connections, pipelined.messages), (1, 400));
+    assert!((2..=12).contains(&pipelined.most_outstanding), "{}", pipelined.most_outstanding);
+    let pooled = seen("--sink ring --window 64 --connections 3", 400, 12);
+    assert_eq!(pooled.connections, 3);
+    assert!(pooled.most_outstanding <= 12, "the answers still wait: {}", pooled.most_outstanding);
+    let packed = seen("--sink ring --window 64 --connections 3 --answer-at-once --pack 50", 2000, 12);
+    assert_eq!(packed.beacons, 2000);
+    assert!(packed.messages < 1000 && packed.most_beacons <= 50, "{packed:?}");
+}
+
+#[test]
+fn an_answer_waits_for_its_receipt_or_does_not() {
+    let peer = Peer::start(Duration::from_secs(3600));
+    let waits = Server::start(&format!("--sink direct --pool 2 --stomp {}", peer.url()));
+    let json = waits.loaded("--duration 300ms --connections 2 --timeout 200ms");
+    assert_eq!(json["requests_succeeded"], 0, "{json}");
+    let goes_on = Server::start(&format!("--sink ring --window 64 --answer-at-once --stomp {}", peer.url()));
+    assert_eq!(goes_on.load(50, 2)["requests_succeeded"], 50);
+}
+
+#[test]
+fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let run = Command::new(PROGRAM)
+        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,path-packed".split(' '))
+        .args("--rounds 1 --probes 1 --probe 400ms --duration 300ms --connections 8 --common-rate 200".split(' '))
+        .args("--deaths 1 --death-duration 3s".split(' '))
+        .arg("--edge")
+        .arg(edge())
+        .arg(format!("--json={}", file("json").display()))
+        .args(["--csv".into(), file("csv"), "--html".into(), file("html")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(file("json")).unwrap()).unwrap();
+    assert_eq!((&json["interrupted"], &json["common_rate"]), (&false.into(), &200.0.into()));
+    let names = |row: &Value| -> HashSet<String> {
+        let processes = row["rounds"][0]["at_common"]["processes"].as_array().unwrap();
+        processes.iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let rows = json["models"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let model = row["model"].as_str().unwrap();
+        assert_eq!(row["failure"], Value::Null, "{model}: {said}");
+        let load = &row["rounds"][0]["at_common"];
+        assert!(load["latency"]["count"].as_u64().unwrap() > 20, "{model}: {load}");
+        assert_eq!((&load["refused"], &load["drained"]), (&0.into(), &true.into()), "{model}: {load}");
+        for process in load["processes"].as_array().unwrap() {
+            assert!(process["cpu_us_per_beacon"].as_f64().unwrap() > 0.0, "{model}: {process}");
+            assert!(process["peak_mib"].as_f64().unwrap() > 1.0, "{model}: {process}");
+        }
+        let expected: &[&str] = match model {
+            "redis-agent" => &["server", "redis", "agent", "rabbitmq"],
+            "edge-one" | "edge-packed" => &["beacon-edge", "rabbitmq"],
+            _ => &["server", "rabbitmq"],
+        };
+        assert_eq!(names(row), expected.iter().map(|&name| name.to_owned()).collect(), "{model}");
+
+        let death = &row["deaths"][0];
+        let verdict = &death["verdict"];
+        let (sent, refused) = (death["sent"].as_u64().unwrap(), death["refused"].as_u64().unwrap());
+        assert_eq!(verdict["answered"].as_u64().unwrap() + refused, sent, "{model}: {death}");
+        if model != "stomp-direct-unconfirmed" {
+            assert_eq!(verdict["missing"], 0, "{model} loses nothing that it has answered: {death}");
+        }
+    }
+    let csv = std::fs::read_to_string(file("csv")).unwrap();
+    assert!(csv.lines().count() > 12 && csv.contains("\nredis-agent,models,1,common,200,"), "{csv}");
+    let html = std::fs::read_to_string(file("html")).unwrap();
+    assert!(html.contains("redis-agent") && html.contains("<svg"), "{}", html.len());
+    assert!(!html.contains("<script") && !html.contains("src=\"http"));
+}
+
+#[test]
+fn ctrl_c_leaves_a_valid_report_and_no_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("json");
+    let mut child = Command::new(PROGRAM)
+        .args(
+            "models --models redis-agent --rounds 50 --probe 400ms --duration 300ms --connections 4"
+                .split(' '),
+        )
+        .args(["--common-rate", "100", "--deaths", "0"])
+        .arg(format!("--json={}", json.display()))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    // The first search is over, and the next measurement has begun.
+    said.by_ref().map(Result::unwrap).find(|line| line.contains("sustains")).unwrap();
+    let family = descendants(child.id());
+    assert!(family.len() >= 4, "RabbitMQ, Redis, server, agent: {family:?}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(json["interrupted"], true);
+    assert_eq!(json["models"][0]["rounds"].as_array().unwrap().len(), 1);
+    assert_eq!(json["models"][0]["failure"], Value::Null);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for pid in family {
+        while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {
+            assert!(Instant::now() < deadline, "process {pid} is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn impossible_arguments_are_refused_with_the_reason() {
+    for (arguments, reason) in [
+        ("--rounds 0", "--rounds 0: between 1 and 1000"),
+        ("--models edge-packed --edge /nonexistent/edge", "/nonexistent/edge"),
+        ("--memory 1M", "RabbitMQ alone needs more"),
+    ] {
+        let run = Command::new(PROGRAM).arg("models").args(arguments.split(' ')).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{arguments}");
+        assert!(String::from_utf8_lossy(&run.stderr).contains(reason), "{arguments}");
+    }
+}
+
+/// All processes that descend from `pid`.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(child) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // Behind the name, which is in brackets: state, parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        parents.extend(parent.map(|parent: u32| (child, parent)));
+    }
+    let mut family = vec![pid];
+    let mut place = 0;
+    while place < family.len() {
+        let of = family[place];
+        family.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(child, _)| *child));
+        place += 1;
+    }
+    family.split_off(1)
+}
