@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`http`] | `loadtest http`: beacons over HTTP/1.1, closed and open loop |
+//! | [`faults`] | `loadtest faults`: what the edge promises, and whether it keeps it |
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
@@ -15,6 +16,7 @@
 
 pub mod cpu;
 pub mod error;
+pub mod faults;
 pub mod http;
 pub mod interrupt;
 pub mod limits;

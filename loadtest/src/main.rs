@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use loadtest::{Error, http};
+use loadtest::{Error, faults, http};
 
 /// Load for beacon-edge, and the figures that come out of it.
 #[derive(Debug, Parser)]
@@ -18,11 +18,14 @@ struct Cli {
 enum Command {
     /// Sends beacons over HTTP/1.1 and measures rate, latency, and CPU per request
     Http(Box<http::Args>),
+    /// Breaks edge, broker, network and disk, and judges whether every promise is kept
+    Faults(Box<faults::Args>),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Http(args) => http::command(*args),
+        Command::Faults(args) => faults::command(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

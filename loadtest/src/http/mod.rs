@@ -17,11 +17,11 @@
 pub mod answered;
 pub mod args;
 pub mod beacon;
-mod connection;
+pub(crate) mod connection;
 pub mod fleet;
 pub mod idle;
 mod lane;
-mod pacer;
+pub(crate) mod pacer;
 pub mod reference;
 pub mod report;
 pub mod response;
@@ -29,7 +29,7 @@ pub mod run;
 pub mod stats;
 mod table;
 pub mod target;
-mod worker;
+pub(crate) mod worker;
 
 pub use args::{Args, Plan};
 pub use run::{command, run};
