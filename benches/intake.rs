@@ -67,7 +67,7 @@ fn intake(criterion: &mut Criterion) {
                 || empty(if name == "full" { &[] } else { &rings }),
                 |()| {
                     for _ in 0..TURN {
-                        black_box(intake.take(black_box(&BEACON), &rings));
+                        black_box(intake.take(black_box(&BEACON), &rings, None));
                     }
                 },
                 BatchSize::PerIteration,

@@ -18,13 +18,18 @@ use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{beacon::Stamp, ledger::DropReason, ring::Ring};
+use crate::{
+    beacon::Stamp,
+    ledger::DropReason,
+    ring::{Line, Ring},
+    ticket::Ticket,
+};
 
 /// How often an idle batcher looks whether it is to finish.
 const IDLE_LOOK: Duration = Duration::from_millis(100);
 
 /// Beacons that travel together: NDJSON, one line each.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Batch {
     /// Stable over every re-send; becomes the header `amqp-message-id`.
     pub id: Uuid,
@@ -32,6 +37,8 @@ pub struct Batch {
     pub body: Bytes,
     /// How many lines; becomes the header `beacon-count`.
     pub count: u64,
+    /// What the answers to some of them wait for. Empty, without an allocation, when none does.
+    pub tickets: Vec<Ticket>,
 }
 
 /// When a batch is closed.
@@ -49,10 +56,10 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Packer {
     limits: Limits,
-    lines: Vec<Bytes>,
+    lines: Vec<Line>,
     octets: usize,
     /// The line that did not fit into the last batch.
-    carried: Option<Bytes>,
+    carried: Option<Line>,
 }
 
 impl Packer {
@@ -63,7 +70,7 @@ impl Packer {
     }
 
     /// Starts the next batch with this line, or with the one that was carried over (then `first` must be `None`).
-    pub fn begin(&mut self, first: Option<Bytes>) {
+    pub fn begin(&mut self, first: Option<Line>) {
         for line in self.carried.take().into_iter().chain(first) {
             self.octets += line.len();
             self.lines.push(line);
@@ -87,13 +94,16 @@ impl Packer {
     /// Closes the batch: copies its lines together, and gives the room on the ring back.
     pub fn seal(&mut self, ring: &Ring) -> Batch {
         let mut body = BytesMut::with_capacity(self.octets);
-        self.lines.iter().for_each(|line| body.extend_from_slice(line));
+        let mut tickets = Vec::new();
         let count = self.lines.len();
+        for line in self.lines.drain(..) {
+            body.extend_from_slice(&line);
+            tickets.extend(line.ticket);
+        }
         ring.ledger().take(count as u64);
         ring.release(count, self.octets);
-        self.lines.clear();
         self.octets = 0;
-        Batch { id: Stamp::now().id(), body: body.freeze(), count: count as u64 }
+        Batch { id: Stamp::now().id(), body: body.freeze(), count: count as u64, tickets }
     }
 
     /// Whether a line waits for the next batch.
@@ -270,7 +280,7 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(2);
         drop(Batcher::start("test", ring(), limits(2, 100), sender).unwrap());
         let start = std::time::Instant::now();
-        while receiver.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
+        while !matches!(receiver.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)) {
             assert!(start.elapsed() < Duration::from_secs(10), "its thread still holds the sender");
             thread::sleep(Duration::from_millis(5));
         }

@@ -1,9 +1,33 @@
 //! Delivery: one thread with its own runtime that carries batches to the brokers and confirmations back to the ledgers.
 //!
 //! Each destination has a publisher of its own, so that one that stands still cannot hold up another.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `direct.rs` | batches to the publisher |
+//! | `spooling.rs` | batches to the publisher and the spool |
+//! | `backlog.rs` | from the spool to the publisher |
+//! | `rows.rs` | which rows of the spool the publisher has, and who waits for those that it has not |
+//! | `episode.rs` | what the log says of a spool |
+//! | `parcel.rs` | what a batch is to the publisher |
+//! | `outcomes.rs` | from the publisher's outcomes to ledger, spool and tickets |
+//! | `put_away.rs` | into the spool, at the end of everything |
+
+mod backlog;
+mod direct;
+mod episode;
+mod outcomes;
+mod parcel;
+mod put_away;
+mod rows;
+mod spooling;
 
 use std::{
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as std_mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,14 +35,12 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use stompwire::{
-    Headers,
     broker::{Broker as EmbeddedBroker, BrokerHandle, Overflow},
-    client::{BrokerUrl, UrlError, Window},
-    proto::{EncodeError, HeartBeat},
-    publisher::{Backoff, Board, Message, Outcome, Outcomes, Publisher, PublisherOptions},
+    client::UrlError,
+    proto::EncodeError,
+    publisher::{Board, Publisher},
 };
 use tokio::{
-    select,
     sync::{mpsc, watch},
     task::JoinSet,
     time::sleep_until,
@@ -26,10 +48,17 @@ use tokio::{
 
 use crate::{
     batch::Batch,
+    brokers,
     config::{Broker, DestinationConfig},
-    ledger::{DropReason, Ledger},
+    dead_letter::DeadLetters,
+    ledger::Ledger,
+    spool::{Refused, Spool, SpoolThread},
 };
 
+use self::outcomes::Recorder;
+
+/// For the spools to write what is queued, if the deadline has passed.
+const LAST_FLUSH: Duration = Duration::from_millis(250);
 /// Time for starting the embedded broker.
 const START: Duration = Duration::from_secs(10);
 
@@ -46,6 +75,10 @@ pub struct Delivered {
     pub batches: mpsc::Receiver<Batch>,
     /// Where its readings go.
     pub readings: Arc<Readings>,
+    /// Its spool, if it has one.
+    pub spool: Option<Spool>,
+    /// Whether every batch is written to the spool before it is sent.
+    pub writes_ahead: bool,
 }
 
 /// What is measured of one destination's delivery.
@@ -57,7 +90,15 @@ pub struct Readings {
     pub publish_seconds: Histogram,
     /// The publisher's lanes and totals, once it runs.
     board: Mutex<Option<Arc<Board>>>,
+    /// Batches that were written to the spool, and that were removed from it again.
+    appended: AtomicU64,
+    removed: AtomicU64,
+    /// Batches that the spool refused, by [`REFUSALS`].
+    refused: [AtomicU64; REFUSALS.len()],
 }
+
+/// Why a spool refuses a batch: the values of the metric label `reason`.
+pub const REFUSALS: [&str; 5] = ["full", "no_space", "failing", "closed", "timed_out"];
 
 impl Default for Readings {
     /// Buckets: 1 to 16,384 beacons by factors of 2, 0.25 ms to 16 s by factors of 2.
@@ -66,6 +107,9 @@ impl Default for Readings {
             batch_beacons: Histogram::new(exponential_buckets(1.0, 2.0, 15)),
             publish_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 17)),
             board: Mutex::new(None),
+            appended: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            refused: Default::default(),
         }
     }
 }
@@ -75,6 +119,37 @@ impl Readings {
     #[must_use]
     pub fn board(&self) -> Option<Arc<Board>> {
         self.board.lock().clone()
+    }
+
+    /// Batches written to the spool, and batches removed from it.
+    #[must_use]
+    pub fn appends_and_removes(&self) -> (u64, u64) {
+        (self.appended.load(Ordering::Relaxed), self.removed.load(Ordering::Relaxed))
+    }
+
+    fn appended(&self) {
+        self.appended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn removed(&self) {
+        self.removed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches that the spool refused, in the order of [`REFUSALS`].
+    #[must_use]
+    pub fn refusals(&self) -> [u64; REFUSALS.len()] {
+        self.refused.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn refused(&self, refused: Refused) {
+        let index = match refused {
+            Refused::Full => 0,
+            Refused::NoSpace => 1,
+            Refused::Failing => 2,
+            Refused::Closed => 3,
+            Refused::TimedOut => 4,
+        };
+        self.refused[index].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -116,13 +191,15 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts the thread, the embedded broker if a destination asks for it, and every publisher. Whether the brokers can
+    /// Starts the thread, the embedded broker if a destination asks for it, and every publisher. `spools` are the threads of
+    /// the destinations' spools, and end with this one. Whether the brokers can
     /// be reached shows later: see [`Readings::board`].
     ///
     /// # Errors
     /// [`DeliveryError`]: a mistake in the configuration, or the system.
-    pub fn start(destinations: Vec<Delivered>) -> Result<Self, DeliveryError> {
+    pub fn start(destinations: Vec<Delivered>, spools: Vec<SpoolThread>) -> Result<Self, DeliveryError> {
         let (deadline, watch_deadline) = watch::channel(None);
+        let end = watch_deadline.clone();
         let (started, wait_started) = std_mpsc::sync_channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("delivery".into()).spawn(move || {
@@ -140,6 +217,9 @@ impl Delivery {
                     Err(error) => drop(started.send(Err(error))),
                 }
             });
+            // Once nothing can be appended or removed any more. What is queued is little, and worth a moment.
+            let until = end.borrow().unwrap_or_else(Instant::now).max(Instant::now() + LAST_FLUSH);
+            spools.into_iter().for_each(|spool| spool.join(until));
         })?;
         let embedded = wait_started.recv_timeout(START).map_err(|_| DeliveryError::Timeout)??;
         Ok(Self { deadline, embedded, thread })
@@ -181,137 +261,40 @@ async fn start_all(
     let embedded_url = embedded.as_ref().map(|broker| broker.url());
     let mut tasks = JoinSet::new();
     for delivered in destinations {
-        let options = publisher_options(&delivered, embedded_url.as_deref())?;
+        let options =
+            brokers::publisher_options(&delivered.name, &delivered.config, embedded_url.as_deref())?;
         let (publisher, outcomes) = Publisher::start(options)
             .map_err(|cause| DeliveryError::Header { destination: delivered.name.clone(), cause })?;
         *delivered.readings.board.lock() = Some(publisher.board());
-        let (ledger, readings) = (Arc::clone(&delivered.ledger), Arc::clone(&delivered.readings));
-        tasks.spawn(record(outcomes, delivered.name.clone(), ledger, readings));
-        tasks.spawn(feed(delivered, publisher, deadline.clone()));
+        let recorder = Recorder {
+            name: delivered.name.clone(),
+            ledger: Arc::clone(&delivered.ledger),
+            readings: Arc::clone(&delivered.readings),
+            spool: delivered.spool.clone(),
+            dead_letters: DeadLetters::open(
+                &delivered.config.dead_letter_dir,
+                &delivered.name,
+                delivered.config.dead_letter_max_bytes as u64,
+            ),
+            deadline: deadline.clone(),
+        };
+        tasks.spawn(recorder.run(outcomes));
+        match delivered.spool.clone() {
+            Some(spool) => tasks.spawn(spooling::feed(delivered, spool, publisher, deadline.clone())),
+            None => tasks.spawn(direct::feed(delivered, publisher, deadline.clone())),
+        };
     }
     Ok((embedded, tasks))
 }
 
-/// Batches to the publisher, until they end or the deadline passes.
-async fn feed(
-    mut delivered: Delivered,
-    publisher: Publisher<u64>,
-    deadline: watch::Receiver<Option<Instant>>,
-) {
-    let ledger = &delivered.ledger;
-    let mut passed = std::pin::pin!(passed(deadline.clone()));
-    loop {
-        let batch = select! {
-            biased;
-            () = &mut passed => break,
-            batch = delivered.batches.recv() => batch,
-        };
-        let Some(Batch { id, body, count }) = batch else { break };
-        delivered.readings.batch_beacons.observe(count as f64);
-        let mut headers = Headers::new();
-        headers.push("beacon-count", &count.to_string());
-        let message = Message { id: id.to_string(), headers, body, token: count };
-        let taken = select! {
-            biased;
-            () = &mut passed => false,
-            taken = publisher.publish(message) => taken.is_ok(),
-        };
-        if !taken {
-            ledger.drop_beacons(DropReason::ShutdownInBatch, count);
-            break;
-        }
-        // No confirmation can be recorded before this: it needs this thread.
-        ledger.seal(count);
-    }
-    delivered.batches.close();
-    while let Some(batch) = delivered.batches.recv().await {
-        ledger.drop_beacons(DropReason::ShutdownInBatch, batch.count);
-    }
-    // Without a deadline the process is going down in disorder: do not wait.
-    let until = deadline.borrow().unwrap_or_else(Instant::now);
-    publisher.close(until.saturating_duration_since(Instant::now())).await;
-}
-
-/// Outcomes to the ledger, until the publisher is closed.
-async fn record(mut outcomes: Outcomes<u64>, name: String, ledger: Arc<Ledger>, readings: Arc<Readings>) {
-    const AT_ONCE: usize = 256;
-    let mut some = Vec::with_capacity(AT_ONCE);
-    while outcomes.recv_many(&mut some, AT_ONCE).await > 0 {
-        for outcome in some.drain(..) {
-            match outcome {
-                Outcome::Confirmed { token: count, latency, .. } => {
-                    readings.publish_seconds.observe(latency.as_secs_f64());
-                    ledger.confirm(count);
-                }
-                Outcome::Abandoned { token: count, attempts: 0 } => {
-                    ledger.drop_beacons(DropReason::ShutdownUnsent, count);
-                }
-                Outcome::Abandoned { token: count, .. } => {
-                    ledger.drop_beacons(DropReason::ShutdownInFlight, count);
-                }
-                Outcome::Unencodable { token: count, error } => {
-                    tracing::error!(
-                        destination = name,
-                        beacons = count,
-                        %error,
-                        "a batch cannot be sent; this is a defect in beacon-edge, please report it"
-                    );
-                    ledger.drop_beacons(DropReason::Unencodable, count);
-                }
-                Outcome::GivenUp { token: count, attempts, error } => {
-                    tracing::error!(
-                        destination = name,
-                        beacons = count,
-                        attempts,
-                        error,
-                        "a batch was given up: it cost the connection each time it was sent"
-                    );
-                    ledger.drop_beacons(DropReason::GivenUp, count);
-                }
-                // The enum may grow; an outcome not known here must not lose its beacons from the account.
-                other => tracing::error!(destination = name, ?other, "an unknown outcome was not counted"),
-            }
-        }
-    }
-}
-
-/// Completes when the deadline has been set and has passed, or the process is going down in disorder.
-async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
+/// Completes when the deadline has been set and the time that `when` makes of it has passed, or the process is going down in
+/// disorder.
+async fn passed(mut deadline: watch::Receiver<Option<Instant>>, when: impl FnOnce(Instant) -> Instant) {
     let until = match deadline.wait_for(Option::is_some).await {
         Ok(until) => *until,
         Err(_) => None,
     };
     if let Some(until) = until {
-        sleep_until(until.into()).await;
+        sleep_until(when(until).into()).await;
     }
-}
-
-fn publisher_options(
-    delivered: &Delivered,
-    embedded: Option<&str>,
-) -> Result<PublisherOptions, DeliveryError> {
-    let Delivered { name, config, .. } = delivered;
-    let url = |broker: &Broker| -> Result<BrokerUrl, DeliveryError> {
-        let text = match broker {
-            Broker::Embedded => embedded.unwrap_or_default(),
-            Broker::Url(url) => url.reveal(),
-        };
-        let url: BrokerUrl =
-            text.parse().map_err(|cause| DeliveryError::Url { destination: name.clone(), cause })?;
-        Ok(match (&config.password, broker) {
-            (Some(password), Broker::Url(_)) => url.with_passcode(password.reveal()),
-            _ => url,
-        })
-    };
-    let brokers = config.brokers.iter().map(url).collect::<Result<Vec<_>, _>>()?;
-    let mut options = PublisherOptions::new(brokers, &config.destination);
-    options.headers.push("content-type", "application/x-ndjson");
-    options.connections = config.connections;
-    options.receipt_timeout = config.receipt_timeout;
-    options.backoff = Backoff { min: config.backoff_min, max: config.backoff_max };
-    options.connect.window = Window { frames: config.window_frames, bytes: config.window_bytes };
-    options.connect.tcp_timeout = config.connect_timeout;
-    options.connect.session.connect_timeout = config.connect_timeout;
-    options.connect.session.heart_beat = HeartBeat::every(config.heart_beat);
-    Ok(options)
 }

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,12 +21,13 @@ use tokio::sync::mpsc;
 use crate::{
     admin::{Admin, AdminError, View},
     batch::{self, Batcher},
-    config::Config,
+    config::{Config, DestinationConfig, SpoolSynchronous},
     delivery::{Delivered, Delivery, DeliveryError, Readings},
     http::{HttpError, HttpServer, Route},
     ledger::{DropReason, Ledger, Snapshot},
     metrics::{DestinationReading, Metrics, Observed},
     ring::Ring,
+    spool::{Spool, SpoolOptions, Synchronous},
     watch::Watch,
 };
 
@@ -84,19 +86,25 @@ impl Edge {
         let mut destinations = Vec::new();
         let mut delivered = Vec::new();
         let mut packed = Vec::new();
+        let mut spools = Vec::new();
         for (name, destination) in &config.destinations {
             let ledger = Arc::new(Ledger::new(lanes));
-            let ring = Arc::new(Ring::new(
-                destination.ring.limits(),
-                destination.ring.overflow,
-                Arc::clone(&ledger),
-            ));
+            let ring =
+                Arc::new(Ring::new(destination.ring.limits(), destination.policy(), Arc::clone(&ledger)));
             let readings = Arc::new(Readings::default());
             let (sender, batches) = mpsc::channel(BATCHES);
+            let spool = if config.has_spool(name) {
+                let (spool, thread) = Spool::start(spool_options(config, name, destination))?;
+                spools.push(thread);
+                Some(spool)
+            } else {
+                None
+            };
             destinations.push(Observed {
                 name: name.clone(),
                 ring: Arc::clone(&ring),
                 readings: Arc::clone(&readings),
+                spool: spool.clone(),
             });
             delivered.push(Delivered {
                 name: name.clone(),
@@ -104,6 +112,8 @@ impl Edge {
                 ledger,
                 batches,
                 readings,
+                spool,
+                writes_ahead: config.writes_ahead(name),
             });
             let limits = batch::Limits {
                 max_beacons: destination.batch.max_beacons,
@@ -112,14 +122,12 @@ impl Edge {
             };
             packed.push((name, ring, limits, sender));
         }
-        let delivery = Delivery::start(delivered)?;
+        let delivery = Delivery::start(delivered, spools)?;
         let mut batchers = Vec::new();
         for (name, ring, limits, sender) in packed {
             batchers.push(Batcher::start(name, ring, limits, sender)?);
         }
-        let watch = Watch::start(
-            destinations.iter().map(|seen| (seen.name.clone(), Arc::clone(&seen.ring))).collect(),
-        )?;
+        let watch = Watch::start(destinations.clone())?;
         let draining = Arc::new(AtomicBool::new(false));
         let mut edge = Self {
             http: HttpServer::start(&config.http, routes(config, &destinations))?,
@@ -198,7 +206,14 @@ impl Edge {
 }
 
 impl Report {
-    /// Whether every accepted beacon was confirmed, or dropped before the shutdown by the policy its operator chose.
+    /// Beacons that wait in the spools for the next run.
+    #[must_use]
+    pub fn in_spool(&self) -> u64 {
+        self.destinations.iter().map(|(_, seen)| seen.spooled).sum()
+    }
+
+    /// Whether every accepted beacon was confirmed, is in a spool, or was dropped before the shutdown by the policy its
+    /// operator chose.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.destinations.iter().all(|(_, seen)| left_behind(seen) == 0)
@@ -212,7 +227,11 @@ impl fmt::Display for Report {
             if index > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{name}: {} accepted, {} confirmed", seen.accepted, seen.confirmed)?;
+            write!(f, "{name}: {} accepted, ", seen.accepted)?;
+            if seen.recovered > 0 {
+                write!(f, "{} recovered, ", seen.recovered)?;
+            }
+            write!(f, "{} confirmed", seen.confirmed)?;
             let separator = [", dropped: ", ", "];
             let dropped = DropReason::ALL.iter().filter(|&&reason| seen.dropped_for(reason) > 0);
             for (index, &reason) in dropped.enumerate() {
@@ -221,8 +240,26 @@ impl fmt::Display for Report {
             if seen.rejected > 0 {
                 write!(f, ", {} rejected", seen.rejected)?;
             }
+            if seen.spooled > 0 {
+                write!(f, ", {} in the spool", seen.spooled)?;
+            }
         }
         Ok(())
+    }
+}
+
+fn spool_options(config: &Config, name: &str, destination: &DestinationConfig) -> SpoolOptions {
+    let is_full = match destination.spool.synchronous {
+        SpoolSynchronous::Auto => config.writes_ahead(name),
+        SpoolSynchronous::Full => true,
+        SpoolSynchronous::Normal => false,
+    };
+    SpoolOptions {
+        path: Path::new(&config.spool.dir).join(format!("{name}.spool")),
+        destination: destination.destination.clone(),
+        max_bytes: destination.spool.max_bytes as u64,
+        min_free_bytes: config.spool.min_free_bytes as u64,
+        synchronous: if is_full { Synchronous::Full } else { Synchronous::Normal },
     }
 }
 
@@ -246,6 +283,8 @@ fn routes(config: &Config, destinations: &[Observed]) -> Vec<Route> {
         path: route.path.clone(),
         reply: route.reply,
         rings: rings_of(&route.destinations),
+        ack: route.ack,
+        ack_timeout: route.ack_timeout,
     };
     config.routes.iter().map(route).collect()
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::beacon::{Beacon, Stamp};
-use crate::ring::{Offer, Overflow, Ring};
+use crate::ring::{Line, Offer, Overflow, Ring};
+use crate::ticket::Waiting;
 
 const CHUNK: usize = 64 * 1024;
 const OWN_ALLOCATION: usize = CHUNK / 4;
@@ -44,7 +45,9 @@ impl Intake {
     /// Either every destination gets the beacon (or drops it by its policy), or none does and the verdict is
     /// [`Verdict::Rejected`]. Only when another worker takes the last room of a rejecting ring between the check
     /// and the offer, the other destinations keep a beacon that the client is told to send again.
-    pub fn take(&mut self, beacon: &Beacon<'_>, rings: &[Arc<Ring>]) -> Verdict {
+    ///
+    /// `waiting` gets a ticket for each destination: one that drops the beacon makes it lost at once.
+    pub fn take(&mut self, beacon: &Beacon<'_>, rings: &[Arc<Ring>], waiting: Option<&Waiting>) -> Verdict {
         let estimate = beacon.estimate();
         if reject(rings, estimate) {
             return Verdict::Rejected;
@@ -52,6 +55,7 @@ impl Intake {
         if rings.iter().all(|ring| drops(ring, estimate)) {
             for ring in rings {
                 ring.drop_newest(self.lane);
+                drop(waiting.map(Waiting::ticket));
             }
             return Verdict::Accepted;
         }
@@ -61,7 +65,8 @@ impl Intake {
         }
         let mut verdict = Verdict::Accepted;
         for ring in rings {
-            if ring.offer(self.lane, line.clone()) == Offer::Rejected {
+            let line = Line { octets: line.clone(), ticket: waiting.map(Waiting::ticket) };
+            if ring.offer(self.lane, line) == Offer::Rejected {
                 verdict = Verdict::Rejected;
             }
         }
@@ -100,9 +105,13 @@ fn drops(ring: &Ring, octets: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
     use super::*;
     use crate::ledger::{DropReason, Ledger};
     use crate::ring::Limits;
+    use crate::ticket::{Ack, Lost};
 
     const BEACON: Beacon<'_> = Beacon {
         route: "pixel",
@@ -124,7 +133,7 @@ mod tests {
     fn every_ring_gets_the_same_octets() {
         let rings = [ring(10, Overflow::DropNewest), ring(10, Overflow::Reject)];
         let mut intake = Intake::new(0);
-        assert_eq!(intake.take(&BEACON, &rings), Verdict::Accepted);
+        assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Accepted);
         let lines = rings.each_ref().map(|ring| ring.try_take().unwrap());
         assert_eq!(lines[0].as_ptr(), lines[1].as_ptr(), "serialized once");
         let seen: serde_json::Value = serde_json::from_slice(&lines[0]).unwrap();
@@ -135,8 +144,8 @@ mod tests {
     fn one_rejecting_ring_keeps_the_beacon_from_all() {
         let rings = [ring(10, Overflow::DropNewest), ring(1, Overflow::Reject)];
         let mut intake = Intake::new(0);
-        assert_eq!(intake.take(&BEACON, &rings), Verdict::Accepted);
-        assert_eq!(intake.take(&BEACON, &rings), Verdict::Rejected);
+        assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Accepted);
+        assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Rejected);
         let [kept, refused] = rings.map(|ring| ring.ledger().snapshot());
         assert_eq!((kept.accepted, kept.rejected), (1, 0));
         assert_eq!((refused.accepted, refused.rejected), (1, 1));
@@ -146,9 +155,9 @@ mod tests {
     fn a_full_ring_drops_and_counts_without_building_the_line() {
         let rings = [ring(1, Overflow::DropNewest)];
         let mut intake = Intake::new(0);
-        assert_eq!(intake.take(&BEACON, &rings), Verdict::Accepted);
+        assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Accepted);
         let room = intake.chunk.capacity();
-        assert_eq!(intake.take(&BEACON, &rings), Verdict::Accepted);
+        assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Accepted);
         assert_eq!(intake.chunk.capacity(), room, "no line was cut");
         let seen = rings[0].ledger().snapshot();
         assert_eq!((seen.accepted, seen.dropped_for(DropReason::RingFull)), (2, 1));
@@ -158,8 +167,28 @@ mod tests {
     fn a_tee_with_one_full_ring_still_feeds_the_other() {
         let rings = [ring(1, Overflow::DropNewest), ring(10, Overflow::DropNewest)];
         let mut intake = Intake::new(0);
-        (0..3).for_each(|_| assert_eq!(intake.take(&BEACON, &rings), Verdict::Accepted));
+        (0..3).for_each(|_| assert_eq!(intake.take(&BEACON, &rings, None), Verdict::Accepted));
         assert_eq!(rings.map(|ring| ring.level().beacons), [1, 3]);
+    }
+
+    #[test]
+    fn a_beacon_that_any_ring_drops_is_lost_for_its_answer() {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for (small, overflow, expected) in [
+            (2, Overflow::DropNewest, Poll::Pending),
+            (1, Overflow::DropNewest, Poll::Ready(Err(Lost))),
+            (1, Overflow::DropOldest, Poll::Pending),
+        ] {
+            let rings = [ring(small, overflow), ring(10, Overflow::DropNewest)];
+            let mut intake = Intake::new(0);
+            let [mut first, mut second] = [Ack::Spooled; 2].map(Waiting::new);
+            intake.take(&BEACON, &rings, Some(&first));
+            intake.take(&BEACON, &rings, Some(&second));
+            assert_eq!(Pin::new(&mut second).poll(&mut context), expected, "{small} {overflow:?}");
+            let pushed_out = small == 1 && overflow == Overflow::DropOldest;
+            let lost = Poll::Ready(Err(Lost));
+            assert_eq!(Pin::new(&mut first).poll(&mut context) == lost, pushed_out);
+        }
     }
 
     #[test]
@@ -177,7 +206,7 @@ mod tests {
         );
 
         let body = vec![b'x'; CHUNK];
-        assert_eq!(intake.take(&Beacon { body: &body, ..BEACON }, &rings), Verdict::Accepted);
+        assert_eq!(intake.take(&Beacon { body: &body, ..BEACON }, &rings, None), Verdict::Accepted);
         assert!(rings[0].try_take().unwrap().len() > CHUNK);
         assert_eq!(intake.line.capacity(), 0, "the line took the buffer with it");
     }

@@ -8,14 +8,19 @@
 pub mod admin;
 pub mod batch;
 pub mod beacon;
+mod brokers;
 pub mod config;
+pub mod dead_letter;
 pub mod delivery;
 pub mod edge;
+pub mod health;
 pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod metrics;
 pub mod ring;
+pub mod spool;
+pub mod ticket;
 pub mod watch;
 
 pub use config::Config;

@@ -128,7 +128,16 @@ fn serve(config: &Config, file: Option<&Path>) -> ExitCode {
 /// The one line about what was confirmed and what was not.
 fn tell(report: &Report) -> ExitCode {
     let (took, cut) = (report.took, report.connections_cut);
-    if report.is_clean() {
+    if report.is_clean() && report.in_spool() > 0 {
+        let spooled = report.in_spool();
+        tracing::info!(
+            ?took,
+            connections_cut = cut,
+            spooled,
+            "stopped, nothing was lost: {spooled} beacons are in the spool and will be sent by the next run; {report}"
+        );
+        ExitCode::SUCCESS
+    } else if report.is_clean() {
         tracing::info!(?took, connections_cut = cut, "stopped, everything accepted was delivered; {report}");
         ExitCode::SUCCESS
     } else {
@@ -163,7 +172,11 @@ fn welcome(config: &Config, edge: &Edge) -> std::io::Result<()> {
 }
 
 fn start_log(config: &LogConfig) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&config.level)?;
+    let mut filter = EnvFilter::try_new(&config.level)?;
+    // What becomes of the connections is told here by destination and broker, once each.
+    if !config.level.contains("stompwire") {
+        filter = filter.add_directive("stompwire=off".parse()?);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),

@@ -1,7 +1,7 @@
 //! The metrics, in words first. All names start with `beacon_edge_`; the text format is OpenMetrics.
 //!
 //! For each destination, from **one** consistent reading of its ledger, so that in every scrape
-//! `accepted = confirmed + on_ring + in_batch + in_flight + sum(dropped)`:
+//! `accepted + recovered = confirmed + on_ring + in_batch + spooled + in_flight + sum(dropped)`:
 //!
 //! | metric | meaning |
 //! |---|---|
@@ -9,18 +9,28 @@
 //! | `beacons_confirmed_total` | in a batch whose RECEIPT came |
 //! | `beacons_dropped_total{reason}` | will not reach the broker |
 //! | `beacons_rejected_total` | answered 503; not part of accepted |
-//! | `beacons_on_ring`, `beacons_in_batch`, `beacons_in_flight` | where the others are |
+//! | `beacons_recovered_total` | found in the spool at the start, left by an earlier run |
+//! | `beacons_on_ring`, `beacons_in_batch`, `beacons_spooled`, `beacons_in_flight` | where the others are; a batch that is in the spool and with a connection is in flight |
 //! | `ring_bytes` | octets of the lines on the ring |
 //! | `batches_confirmed_total`, `batch_beacons` | confirmed batches; histogram of beacons per batch |
+//! | `batches_given_up_total` | given up because each attempt cost a connection |
 //! | `batches_resent_total` | sent again after a lost connection: possible duplicates, in batches |
 //! | `publish_seconds` | histogram, from handing a batch to a connection to its RECEIPT |
 //! | `frames_in_flight`, `frame_bytes_in_flight` | unreceipted frames, octets of their bodies |
-//! | `connections_made_total`, `connection_failures_total` | with the brokers, all together |
+//! | `oldest_frame_seconds` | age of the oldest unreceipted frame; 0 without one |
+//! | `spool_batches`, `spool_beacons`, `spool_bytes` | what is in the spool's file, with a connection or not |
+//! | `spool_state{state}` | 1 for the spool's state: `working`, `full` or `failing` |
+//! | `spool_appends_total`, `spool_removes_total` | batches written to the spool and removed from it again |
+//! | `spool_files_set_aside_total`, `spool_batches_set_aside_total` | files that could not be used as a spool; batches in it that were damaged |
+//! | `spool_refused_total{reason}` | batches that it did not take: `full`, `no_space`, `failing`, `closed`, `timed_out` |
+//! | `connections_made_total`, `connection_failures_total`, `connections_moved_total` | with the brokers, all together |
 //! | `broker_connection{broker,lane,state}` | 1 for the state each connection is in, 0 for the others |
 //!
 //! For the HTTP front: `http_responses_total{status}`, `http_connections_total`, `http_connections_open`,
 //! `http_connections_parked`, `http_connections_refused_total`, `http_connections_evicted_total`,
-//! `http_timeouts_total`, `http_accept_errors_total`, `http_body_bytes_total`.
+//! `http_timeouts_total`, `http_accept_errors_total`, `http_body_bytes_total`. For routes that wait, by level (`spooled`,
+//! `confirmed`): `acks_total{level,outcome}`, where the outcome is `kept`, `lost` or `timed_out`, and `ack_seconds{level}`, a
+//! histogram of how long answers waited.
 
 use std::{fmt, sync::Arc};
 
@@ -30,13 +40,17 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
-use stompwire::publisher::{LaneState, LaneStatus, Totals};
+use stompwire::{
+    pool::BrokerStatus,
+    publisher::{LaneState, LaneStatus, Totals},
+};
 
 use crate::{
-    delivery::Readings,
-    http::{HttpStats, STATUSES},
+    delivery::{REFUSALS, Readings},
+    http::{ACK_OUTCOMES, HttpStats, STATUSES},
     ledger::{DropReason, Snapshot},
     ring::{Level, Ring},
+    spool::{self, Spool},
 };
 
 const PREFIX: &str = "beacon_edge";
@@ -52,6 +66,8 @@ pub struct Observed {
     pub ring: Arc<Ring>,
     /// Its delivery.
     pub readings: Arc<Readings>,
+    /// Its spool, if it has one.
+    pub spool: Option<Spool>,
 }
 
 /// One reading of a destination.
@@ -63,9 +79,45 @@ pub struct DestinationReading {
     pub ring: Level,
     /// The connections.
     pub lanes: Vec<LaneStatus>,
+    /// The brokers.
+    pub brokers: Vec<BrokerStatus>,
     /// The publisher's counts.
     pub totals: Totals,
+    /// The spool, if there is one.
+    pub spool: Option<SpoolReading>,
 }
+
+/// One reading of a spool.
+#[derive(Debug, Clone)]
+pub struct SpoolReading {
+    /// What is in its file.
+    pub level: spool::Level,
+    /// What was found unusable.
+    pub damage: spool::Damage,
+    /// Whether it takes batches.
+    pub state: spool::State,
+    /// Batches written to it.
+    pub appends: u64,
+    /// Batches removed from it.
+    pub removes: u64,
+    /// Batches that it refused, in the order of [`REFUSALS`].
+    pub refusals: [u64; REFUSALS.len()],
+}
+
+impl SpoolReading {
+    /// The state in a word.
+    #[must_use]
+    pub fn state_label(&self) -> &'static str {
+        match self.state {
+            spool::State::Working => SPOOL_STATES[0],
+            spool::State::Full => SPOOL_STATES[1],
+            spool::State::Failing(_) => SPOOL_STATES[2],
+        }
+    }
+}
+
+/// The values of the label `state` of a spool.
+const SPOOL_STATES: [&str; 3] = ["working", "full", "failing"];
 
 impl Observed {
     /// Reads everything once.
@@ -76,7 +128,19 @@ impl Observed {
             beacons: self.ring.ledger().snapshot(),
             ring: self.ring.level(),
             lanes: board.as_ref().map(|board| board.lanes()).unwrap_or_default(),
+            brokers: board.as_ref().map(|board| board.brokers()).unwrap_or_default(),
             totals: board.map(|board| board.totals()).unwrap_or_default(),
+            spool: self.spool.as_ref().map(|spool| {
+                let (appends, removes) = self.readings.appends_and_removes();
+                SpoolReading {
+                    level: spool.level(),
+                    damage: spool.damage(),
+                    state: spool.state().borrow().clone(),
+                    appends,
+                    removes,
+                    refusals: self.readings.refusals(),
+                }
+            }),
         }
     }
 }
@@ -120,14 +184,23 @@ impl Collector for Destinations {
             self.destinations.iter().map(|observed| (observed, observed.read())).collect();
 
         type Value = fn(&DestinationReading) -> u64;
-        let counters: [(&str, &str, Value); 7] = [
+        let counters: [(&str, &str, Value); 10] = [
             ("beacons_accepted", "Beacons answered as taken", |read| read.beacons.accepted),
             ("beacons_confirmed", "Beacons in batches that the broker confirmed", |read| {
                 read.beacons.confirmed
             }),
+            ("beacons_recovered", "Beacons of an earlier run found in the spool", |read| {
+                read.beacons.recovered
+            }),
             ("beacons_rejected", "Beacons answered 503, not accepted", |read| read.beacons.rejected),
             ("batches_confirmed", "Batches that the broker confirmed", |read| read.totals.confirmed),
             ("batches_resent", "Batches sent again: possible duplicates", |read| read.totals.resent),
+            ("batches_given_up", "Batches given up: each attempt cost a connection", |read| {
+                read.totals.given_up
+            }),
+            ("connections_moved", "Connections moved to a broker that came back", |read| {
+                read.totals.rebalanced
+            }),
             ("connections_made", "Connections made to brokers", |read| read.totals.connects),
             ("connection_failures", "Connections to brokers lost or not made", |read| read.totals.failures),
         ];
@@ -138,10 +211,13 @@ impl Collector for Destinations {
                 ConstCounter::new(value(read)).encode(family.encode_family(&labels)?)?;
             }
         }
-        let gauges: [(&str, &str, Value); 6] = [
+        let gauges: [(&str, &str, Value); 7] = [
             ("beacons_on_ring", "Beacons waiting on the ring", |read| read.beacons.on_ring),
             ("beacons_in_batch", "Beacons in a batch that the publisher does not have yet", |read| {
                 read.beacons.in_batch
+            }),
+            ("beacons_spooled", "Beacons in the spool that the publisher does not have", |read| {
+                read.beacons.spooled
             }),
             ("beacons_in_flight", "Beacons with the publisher, not confirmed", |read| read.beacons.in_flight),
             ("ring_bytes", "Octets of the lines on the ring", |read| read.ring.bytes as u64),
@@ -159,6 +235,19 @@ impl Collector for Destinations {
                 ConstGauge::new(value(read) as i64).encode(family.encode_family(&labels)?)?;
             }
         }
+        let mut family = encoder.encode_descriptor(
+            "oldest_frame_seconds",
+            "Age of the oldest frame without a receipt",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (observed, read) in &read {
+            let labels = [("destination", observed.name.as_str())];
+            let oldest = read.lanes.iter().filter_map(|lane| lane.oldest_sent).min();
+            let age = oldest.map_or(0.0, |sent| sent.elapsed().as_secs_f64());
+            ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
+        }
+        spools(&read, &mut encoder)?;
         let mut family = encoder.encode_descriptor(
             "beacons_dropped",
             "Accepted beacons that will not reach the broker",
@@ -210,6 +299,68 @@ impl Collector for Destinations {
     }
 }
 
+/// The spools of those destinations that have one.
+fn spools(
+    read: &[(&Observed, DestinationReading)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let spools: Vec<(&str, &SpoolReading)> = read
+        .iter()
+        .filter_map(|(observed, read)| Some((observed.name.as_str(), read.spool.as_ref()?)))
+        .collect();
+    if spools.is_empty() {
+        return Ok(());
+    }
+    type Value = fn(&SpoolReading) -> u64;
+    let gauges: [(&str, &str, Value); 3] = [
+        ("spool_batches", "Batches in the spool's file", |spool| spool.level.batches),
+        ("spool_beacons", "Beacons in the spool's file", |spool| spool.level.beacons),
+        ("spool_bytes", "Octets in the spool's file", |spool| spool.level.octets),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (destination, spool) in &spools {
+            ConstGauge::new(value(spool) as i64)
+                .encode(family.encode_family(&[("destination", *destination)])?)?;
+        }
+    }
+    let counters: [(&str, &str, Value); 4] = [
+        ("spool_appends", "Batches written to the spool", |spool| spool.appends),
+        ("spool_removes", "Batches removed from the spool", |spool| spool.removes),
+        ("spool_files_set_aside", "Files that could not be used as a spool", |spool| spool.damage.files),
+        ("spool_batches_set_aside", "Damaged batches in the spool", |spool| spool.damage.batches),
+    ];
+    for (name, help, value) in counters {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (destination, spool) in &spools {
+            ConstCounter::new(value(spool))
+                .encode(family.encode_family(&[("destination", *destination)])?)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "spool_refused",
+        "Batches that the spool did not take",
+        None,
+        MetricType::Counter,
+    )?;
+    for (destination, spool) in &spools {
+        for (reason, count) in REFUSALS.iter().zip(spool.refusals) {
+            let labels = [("destination", *destination), ("reason", *reason)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let mut family =
+        encoder.encode_descriptor("spool_state", "1 for the spool's state", None, MetricType::Gauge)?;
+    for (destination, spool) in &spools {
+        for state in SPOOL_STATES {
+            let labels = [("destination", *destination), ("state", state)];
+            ConstGauge::new(i64::from(state == spool.state_label()))
+                .encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct Http {
     stats: Arc<HttpStats>,
@@ -223,6 +374,27 @@ impl Collector for Http {
         for (status, count) in STATUSES.iter().zip(seen.responses) {
             let labels = [("status", status.to_string())];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "acks",
+            "Answers that waited for a promise, by how that ended",
+            None,
+            MetricType::Counter,
+        )?;
+        for acks in self.stats.all_acks() {
+            for (outcome, count) in ACK_OUTCOMES.iter().zip(acks.outcomes()) {
+                let labels = [("level", acks.level.as_str()), ("outcome", *outcome)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "ack_seconds",
+            "How long answers waited for a promise",
+            None,
+            MetricType::Histogram,
+        )?;
+        for acks in self.stats.all_acks() {
+            acks.seconds.encode(family.encode_family(&[("level", acks.level.as_str())])?)?;
         }
         let counters = [
             ("http_connections", "Connections accepted and served", seen.connections),

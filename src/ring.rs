@@ -4,6 +4,7 @@
 //! *offers*: it never blocks and never awaits. What one offer costs when there is room: one relaxed load, one atomic
 //! addition for the level, the channel's own slot claim, and (only when the batcher sleeps on an empty ring) a wake-up.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,30 @@ use crossbeam_utils::CachePadded;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{DropReason, Ledger};
+use crate::ticket::Ticket;
+
+/// A serialized beacon on its way to one destination.
+#[derive(Debug)]
+pub struct Line {
+    /// The line, with its line feed.
+    pub octets: Bytes,
+    /// What its answer waits for, if it does.
+    pub ticket: Option<Ticket>,
+}
+
+impl From<Bytes> for Line {
+    fn from(octets: Bytes) -> Self {
+        Self { octets, ticket: None }
+    }
+}
+
+impl Deref for Line {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.octets
+    }
+}
 
 /// What happens to a beacon that finds the ring full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,8 +97,8 @@ const RACE_SLOTS: usize = 256;
 /// A bounded queue of serialized beacons for one destination. Shared by all HTTP workers and one batcher.
 #[derive(Debug)]
 pub struct Ring {
-    sender: Sender<Bytes>,
-    receiver: Receiver<Bytes>,
+    sender: Sender<Line>,
+    receiver: Receiver<Line>,
     level: CachePadded<AtomicU64>,
     limits: Limits,
     overflow: Overflow,
@@ -81,7 +106,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// An empty ring. Bounds are clamped to [`MAX_BEACONS`] and [`MAX_BYTES`]. The slots (40 octets each) are
+    /// An empty ring. Bounds are clamped to [`MAX_BEACONS`] and [`MAX_BYTES`]. The slots (48 octets each) are
     /// allocated here, once.
     #[must_use]
     pub fn new(limits: Limits, overflow: Overflow, ledger: Arc<Ledger>) -> Self {
@@ -132,7 +157,8 @@ impl Ring {
     }
 
     /// Offers one line for `lane` (the index of the HTTP worker; each lane has one thread). Never blocks.
-    pub fn offer(&self, lane: usize, line: Bytes) -> Offer {
+    pub fn offer(&self, lane: usize, line: impl Into<Line>) -> Offer {
+        let line = line.into();
         let octets = line.len();
         if !self.has_room(octets) {
             match self.overflow {
@@ -159,7 +185,7 @@ impl Ring {
     }
 
     /// Takes one line, waiting for it at most `timeout`. For the batcher.
-    pub(crate) fn take_within(&self, timeout: Duration) -> Result<Bytes, RecvTimeoutError> {
+    pub(crate) fn take_within(&self, timeout: Duration) -> Result<Line, RecvTimeoutError> {
         self.receiver.recv_timeout(timeout)
     }
 
@@ -168,7 +194,7 @@ impl Ring {
     /// # Errors
     ///
     /// The ring is empty.
-    pub fn try_take(&self) -> Result<Bytes, TryRecvError> {
+    pub fn try_take(&self) -> Result<Line, TryRecvError> {
         self.receiver.try_recv()
     }
 
@@ -216,7 +242,7 @@ mod tests {
         let ring = ring(2, 100, Overflow::DropNewest);
         let offers = ["a", "b", "c"].map(|text| ring.offer(0, line(text)));
         assert_eq!(offers, [Offer::Accepted, Offer::Accepted, Offer::Dropped]);
-        assert_eq!(ring.try_take().unwrap(), "a");
+        assert_eq!(ring.try_take().unwrap().octets, "a");
         let seen = ring.ledger().snapshot();
         assert_eq!((seen.accepted, seen.dropped_for(DropReason::RingFull)), (3, 1));
     }
@@ -229,7 +255,7 @@ mod tests {
         }
         assert_eq!(ring.offer(0, line("ddddd")), Offer::Accepted);
         assert_eq!(ring.level(), Level { beacons: 2, bytes: 7 });
-        assert_eq!(ring.try_take().unwrap(), "cc");
+        assert_eq!(ring.try_take().unwrap().octets, "cc");
         assert_eq!(ring.ledger().snapshot().dropped_for(DropReason::Evicted), 2);
         assert_eq!(ring.offer(0, line("a line longer than the ring")), Offer::Dropped);
     }

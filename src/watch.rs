@@ -1,4 +1,5 @@
-//! The watch: says in the log that beacons are being dropped or refused, at a bounded rate, and when it has ended.
+//! The watch: says in the log that beacons are being dropped or refused, at a bounded rate, and when it has ended; and
+//! what becomes of the brokers (`health.rs`).
 
 use std::{
     sync::{
@@ -10,7 +11,9 @@ use std::{
 };
 
 use crate::{
+    health::Teller,
     ledger::{DropReason, Snapshot},
+    metrics::Observed,
     ring::Ring,
 };
 
@@ -27,15 +30,15 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches these destinations, each a name and its ring.
+    /// Watches these destinations.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(rings: Vec<(String, Arc<Ring>)>) -> std::io::Result<Self> {
+    pub fn start(destinations: Vec<Observed>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("watch".into()).spawn(move || {
-            let mut watched: Vec<Watched> = rings.into_iter().map(Watched::new).collect();
+            let mut watched: Vec<Watched> = destinations.into_iter().map(Watched::new).collect();
             while !stopped.load(Ordering::Relaxed) {
                 thread::park_timeout(LOOK);
                 let now = Instant::now();
@@ -70,17 +73,26 @@ impl Drop for Watch {
 struct Watched {
     name: String,
     ring: Arc<Ring>,
+    observed: Observed,
+    brokers: Teller,
     /// What has been told.
     told: Snapshot,
     last_warning: Option<Instant>,
 }
 
 impl Watched {
-    fn new((name, ring): (String, Arc<Ring>)) -> Self {
-        Self { name, ring, told: Snapshot::default(), last_warning: None }
+    fn new(observed: Observed) -> Self {
+        let (name, ring) = (observed.name.clone(), Arc::clone(&observed.ring));
+        let brokers = Teller::new(name.clone());
+        Self { name, ring, observed, brokers, told: Snapshot::default(), last_warning: None }
     }
 
     fn look(&mut self, now: Instant) {
+        self.brokers.look(&self.observed.read(), now);
+        self.look_at_drops(now);
+    }
+
+    fn look_at_drops(&mut self, now: Instant) {
         if self.last_warning.is_some_and(|last| now.duration_since(last) < QUIET) {
             return;
         }

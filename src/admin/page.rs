@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{ledger::DropReason, metrics::DestinationReading};
+use crate::{ledger::DropReason, metrics::DestinationReading, spool::State};
 
 /// What the page shows.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ impl Page<'_> {
             out.push_str("</ul>");
         }
         self.beacons(out)?;
+        self.spools(out)?;
         self.connections(out)?;
         if let Some(latest) = self.latest {
             self.latest(latest, out)?;
@@ -66,18 +67,19 @@ impl Page<'_> {
     fn beacons(&self, out: &mut String) -> std::fmt::Result {
         out.push_str(
             "<h2>Beacons</h2><table><tr><th>destination</th><th>accepted</th><th>confirmed</th><th>on ring</th>\
-             <th>in batch</th><th>in flight</th><th>dropped</th><th>rejected</th></tr>",
+             <th>in batch</th><th>spooled</th><th>in flight</th><th>dropped</th><th>rejected</th></tr>",
         );
         for (name, read) in self.destinations {
             let seen = &read.beacons;
             writeln!(
                 out,
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 escape(name),
                 seen.accepted,
                 seen.confirmed,
                 seen.on_ring,
                 seen.in_batch,
+                seen.spooled,
                 seen.in_flight,
                 seen.dropped_total(),
                 seen.rejected
@@ -92,6 +94,37 @@ impl Page<'_> {
                 .collect();
             writeln!(out, "<p>Dropped at {}: {}.</p>", escape(name), reasons.join(", "))?;
         }
+        Ok(())
+    }
+
+    fn spools(&self, out: &mut String) -> std::fmt::Result {
+        let spools =
+            || self.destinations.iter().filter_map(|(name, read)| Some((name, read, read.spool.as_ref()?)));
+        if spools().next().is_none() {
+            return Ok(());
+        }
+        out.push_str(
+            "<h2>Spools</h2><table><tr><th>destination</th><th class=\"text\">state</th><th>batches</th>\
+             <th>beacons</th><th>octets</th><th>recovered</th></tr>",
+        );
+        for (name, read, spool) in spools() {
+            let reason = match &spool.state {
+                State::Failing(reason) => format!(": {reason}"),
+                _ => String::new(),
+            };
+            writeln!(
+                out,
+                "<tr><td>{}</td><td class=\"text\">{}{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(name),
+                spool.state_label(),
+                escape(&reason),
+                spool.level.batches,
+                spool.level.beacons,
+                spool.level.octets,
+                read.beacons.recovered
+            )?;
+        }
+        out.push_str("</table>");
         Ok(())
     }
 

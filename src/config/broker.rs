@@ -6,8 +6,8 @@ use std::fmt;
 use serde::ser::{Serialize, Serializer};
 
 const EMBEDDED: &str = "embedded";
-const FORM: &str =
-    "\"stomp://user:password@host:61613/vhost\", or \"embedded\" for the broker inside this process";
+const FORM: &str = "\"stomp://user:password@host:61613/vhost\" (stomp+ssl:// and port 61614 for TLS), or \"embedded\" for \
+                    the broker inside this process";
 const HIDDEN: &str = "***";
 
 /// One broker of a destination.
@@ -47,6 +47,12 @@ impl BrokerUrl {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Whether the broker is reached over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        !self.0.starts_with("stomp://")
     }
 }
 
@@ -157,9 +163,8 @@ fn is_plain(c: char) -> bool {
 fn check_url(text: &str) -> Result<(), &'static str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Err("a broker without a scheme") };
     match scheme {
-        "stomp" => {}
-        "stomps" | "stomp+ssl" | "stomp+tls" => return Err("STOMP over TLS is not supported yet"),
-        _ => return Err("a broker with a scheme other than stomp"),
+        "stomp" | "stomp+ssl" | "stomps" | "stomp+tls" => {}
+        _ => return Err("a broker with a scheme other than stomp and stomp+ssl"),
     }
     if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("a broker URL with a blank in it");
@@ -197,6 +202,9 @@ mod tests {
             "stomp://u:p%40w@rabbit.example/beacons",
             "stomp://[::1]:61613/%2F",
             "stomp://[::1]",
+            "stomp+ssl://u:p@rabbit:61614/v",
+            "stomps://rabbit",
+            "stomp+tls://rabbit",
         ] {
             let Ok(Broker::Url(parsed)) = Broker::parse(url) else { panic!("{url} was refused") };
             assert_eq!(parsed.reveal(), url);
@@ -209,7 +217,7 @@ mod tests {
             ("", "without a scheme"),
             ("u:hunter2@rabbit:61613", "without a scheme"),
             ("amqp://u:hunter2@rabbit", "scheme other than stomp"),
-            ("stomps://u:hunter2@rabbit", "TLS is not supported yet"),
+            ("wss://u:hunter2@rabbit", "scheme other than stomp"),
             ("stomp://u:hunter2@", "without a host"),
             ("stomp://u:hunter2@:61613", "without a host"),
             ("stomp://u:hunter2@rabbit:port", "port is not a number"),

@@ -309,7 +309,7 @@ mod tests {
             ),
             [
                 "unknown key `colour` at the top level, line 1; there is `admin`, `destinations`, `http`, `log`, \
-                 `routes`, `shutdown`",
+                 `routes`, `shutdown`, `spool`",
                 "unknown section [destinations.main.rign], line 7; did you mean `ring`?",
                 "unknown section [htpp], line 5; did you mean `http`?",
                 "unknown key `listne` in [http], line 4; did you mean `listen`?",
@@ -342,7 +342,7 @@ mod tests {
             "`http.max_headers` (line 6): invalid value: integer `-1`, expected usize",
             "`http.max_body_bytes` (line 7): is a key, not a section",
             "`routes.x.reply` (line 9): unknown variant `gfi`, expected `gif` or `empty`",
-            "`destinations.main.brokers` (line 11): a broker with a scheme other than stomp; write \"stomp://",
+            "`destinations.main.brokers` (line 11): a broker with a scheme other than stomp and stomp+ssl; write \"stomp://",
             "`destinations.b.brokers` (line 13): invalid type: integer `5`, expected a list of strings",
             "`http.share_port` (variable BEACON_EDGE__HTTP__SHARE_PORT): invalid type: string \"perhaps\"",
             "`http.workers` (variable BEACON_EDGE__HTTP__WORKERS): invalid type: string \"stomp://u:***@r\"",

@@ -29,5 +29,5 @@ pub use error::{ConfigError, Given, Problem};
 pub use load::ENV_PREFIX;
 pub use model::{
     AdminConfig, BatchConfig, Config, DestinationConfig, HttpConfig, LogConfig, LogFormat, Reply, RingConfig,
-    RouteConfig, ShutdownConfig,
+    RingOverflow, RouteConfig, ShutdownConfig, SpoolConfig, SpoolDirConfig, SpoolSynchronous,
 };

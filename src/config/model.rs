@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::broker::{self, Broker, Secret};
 use super::{address, duration, octets};
 use crate::ring::{Limits, Overflow};
+use crate::ticket::Ack;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -26,6 +27,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How the process ends.
     pub shutdown: ShutdownConfig,
+    /// Where the spools of all destinations are.
+    pub spool: SpoolDirConfig,
     /// Which paths take beacons, by the name of the route.
     pub routes: BTreeMap<String, RouteConfig>,
     /// Where beacons go, by the name of the destination.
@@ -109,6 +112,17 @@ pub struct ShutdownConfig {
     pub deadline: Duration,
 }
 
+/// `[spool]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolDirConfig {
+    /// The directory; each destination that has a spool has one file in it.
+    pub dir: String,
+    /// Nothing is appended when less is free on the directory's file system.
+    #[serde(with = "octets")]
+    pub min_free_bytes: usize,
+}
+
 /// `[routes.NAME]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -119,6 +133,11 @@ pub struct RouteConfig {
     pub reply: Reply,
     /// Names of the destinations that each get every beacon.
     pub destinations: Vec<String>,
+    /// What the answer waits for, and so what it promises.
+    pub ack: Ack,
+    /// How long it waits at most.
+    #[serde(with = "duration")]
+    pub ack_timeout: Duration,
 }
 
 /// `routes.NAME.reply`
@@ -146,6 +165,14 @@ pub struct DestinationConfig {
     /// The content of `password_file`.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// Certificates of the authorities to trust over TLS, in PEM, or empty for those of the system.
+    pub ca_file: String,
+    /// The certificate to show over TLS, in PEM, with those that lead to its authority; or empty.
+    pub client_cert_file: String,
+    /// The key of that certificate.
+    pub client_key_file: String,
+    /// Whether connections move back to a broker that has returned.
+    pub rebalance: bool,
     /// Connections, over all brokers.
     pub connections: usize,
     /// Most frames without a receipt, a connection.
@@ -168,8 +195,17 @@ pub struct DestinationConfig {
     /// The longest pause before connecting again.
     #[serde(with = "duration")]
     pub backoff_max: Duration,
+    /// After how many attempts a batch that costs the connection each time is set aside; 0 for never.
+    pub max_attempts: u32,
+    /// Where such batches go; see [`crate::dead_letter`].
+    pub dead_letter_dir: String,
+    /// Most octets of their file; 0 keeps none.
+    #[serde(with = "octets")]
+    pub dead_letter_max_bytes: usize,
     /// The ring in front of the broker.
     pub ring: RingConfig,
+    /// The spool on disk, if the destination has one.
+    pub spool: SpoolConfig,
     /// How beacons are packed.
     pub batch: BatchConfig,
 }
@@ -184,7 +220,54 @@ pub struct RingConfig {
     #[serde(with = "octets")]
     pub max_bytes: usize,
     /// What happens at the bound.
+    pub overflow: RingOverflow,
+}
+
+/// `destinations.NAME.ring.overflow`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RingOverflow {
+    /// See [`Overflow::DropNewest`].
+    #[default]
+    DropNewest,
+    /// See [`Overflow::DropOldest`].
+    DropOldest,
+    /// See [`Overflow::Reject`].
+    Reject,
+    /// What the broker does not take goes to the spool, so that the ring empties; when the spool takes nothing either,
+    /// its own `overflow` decides.
+    Spool,
+}
+
+/// `[destinations.NAME.spool]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Most octets of batches in it.
+    #[serde(with = "octets")]
+    pub max_bytes: usize,
+    /// Whether every write is on disk before it counts.
+    pub synchronous: SpoolSynchronous,
+    /// The share of the window that batches out of the spool may take, in frames and in octets.
+    pub drain_share: f64,
+    /// What a full ring does when the spool is at its bound or fails.
     pub overflow: Overflow,
+    /// How long a batch waits for the broker before it goes to the spool.
+    #[serde(with = "duration")]
+    pub after: Duration,
+}
+
+/// `destinations.NAME.spool.synchronous`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpoolSynchronous {
+    /// `Full` if a route with `ack = "spooled"` feeds the destination, else `Normal`.
+    #[default]
+    Auto,
+    /// A batch is on disk when its append returns: it survives a power cut.
+    Full,
+    /// A batch is with the system when its append returns: it survives the end of the process.
+    Normal,
 }
 
 /// `[destinations.NAME.batch]`
@@ -228,6 +311,36 @@ impl RouteConfig {
     }
 }
 
+impl DestinationConfig {
+    /// What a full ring does.
+    #[must_use]
+    pub fn policy(&self) -> Overflow {
+        match self.ring.overflow {
+            RingOverflow::DropNewest => Overflow::DropNewest,
+            RingOverflow::DropOldest => Overflow::DropOldest,
+            RingOverflow::Reject => Overflow::Reject,
+            RingOverflow::Spool => self.spool.overflow,
+        }
+    }
+}
+
+impl Config {
+    /// Whether every batch of this destination is written to its spool before it is sent: a route promises so.
+    #[must_use]
+    pub fn writes_ahead(&self, destination: &str) -> bool {
+        self.routes.values().any(|route| {
+            route.ack == Ack::Spooled && route.destinations.iter().any(|name| name == destination)
+        })
+    }
+
+    /// Whether this destination has a spool.
+    #[must_use]
+    pub fn has_spool(&self, destination: &str) -> bool {
+        self.writes_ahead(destination)
+            || self.destinations.get(destination).is_some_and(|it| it.ring.overflow == RingOverflow::Spool)
+    }
+}
+
 impl RingConfig {
     /// The bounds, as the ring takes them.
     #[must_use]
@@ -245,6 +358,7 @@ impl Default for Config {
             admin: AdminConfig::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
+            spool: SpoolDirConfig::default(),
             routes: [("pixel", route("/b.gif", Reply::Gif)), ("beacon", route("/b", Reply::Empty))]
                 .map(|(name, route)| (name.to_owned(), route))
                 .into(),
@@ -292,7 +406,13 @@ impl Default for ShutdownConfig {
 
 impl Default for RouteConfig {
     fn default() -> Self {
-        Self { path: String::new(), reply: Reply::default(), destinations: vec!["main".to_owned()] }
+        Self {
+            path: String::new(),
+            reply: Reply::default(),
+            destinations: vec!["main".to_owned()],
+            ack: Ack::default(),
+            ack_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -303,6 +423,10 @@ impl Default for DestinationConfig {
             destination: "/queue/beacons".to_owned(),
             password_file: String::new(),
             password: None,
+            ca_file: String::new(),
+            client_cert_file: String::new(),
+            client_key_file: String::new(),
+            rebalance: true,
             connections: 2,
             window_frames: 1024,
             window_bytes: 16 * MIB,
@@ -311,7 +435,11 @@ impl Default for DestinationConfig {
             heart_beat: Duration::from_secs(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
+            max_attempts: 5,
+            dead_letter_dir: "dead-letters".to_owned(),
+            dead_letter_max_bytes: 64 * MIB,
             ring: RingConfig::default(),
+            spool: SpoolConfig::default(),
             batch: BatchConfig::default(),
         }
     }
@@ -319,7 +447,25 @@ impl Default for DestinationConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { max_beacons: 262_144, max_bytes: 128 * MIB, overflow: Overflow::default() }
+        Self { max_beacons: 262_144, max_bytes: 128 * MIB, overflow: RingOverflow::default() }
+    }
+}
+
+impl Default for SpoolDirConfig {
+    fn default() -> Self {
+        Self { dir: "spool".to_owned(), min_free_bytes: 256 * MIB }
+    }
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 1024 * MIB,
+            synchronous: SpoolSynchronous::default(),
+            drain_share: 0.5,
+            overflow: Overflow::default(),
+            after: Duration::from_millis(250),
+        }
     }
 }
 
@@ -365,7 +511,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 37);
+        assert_eq!(rows.len(), 53);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

@@ -1,5 +1,6 @@
 //! What the types of the model cannot say. Each problem is a key and a sentence: what is wrong, what would be right.
 
+use std::fs::File;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use super::broker::Broker;
 use super::model::{Config, DestinationConfig, HttpConfig, RouteConfig};
 use crate::beacon;
 use crate::ring;
+use crate::ticket::Ack;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -17,6 +19,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// RabbitMQ closes a STOMP connection on a frame of more than 4 MiB; the frame's head needs some of it.
 const MAX_MESSAGE: usize = 4 * MIB - 64 * KIB;
 const MAX_NAME: usize = 64;
+/// Clients and proxies give up long before.
+const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// All that is wrong with `config`.
 pub(super) fn problems(config: &Config) -> Vec<(String, String)> {
@@ -51,7 +55,7 @@ impl Problems {
         (least, most): (T, T),
         shown: impl Fn(&T) -> String,
     ) {
-        if value < least || value > most {
+        if !(&least..=&most).contains(&&value) {
             let what =
                 format!("is {}; it has to be from {} to {}", shown(&value), shown(&least), shown(&most));
             self.add(key, what);
@@ -140,6 +144,10 @@ fn admin_log_shutdown(config: &Config, found: &mut Problems) {
         found.add("log.level", format!("{error}; write for example \"info\" or \"warn,beacon_edge=debug\""));
     }
     found.time("shutdown.deadline", config.shutdown.deadline, Duration::ZERO, HOUR);
+    if config.spool.dir.is_empty() {
+        found.add("spool.dir", "is empty; write for example \"spool\" or \"/var/lib/beacon-edge\"".into());
+    }
+    found.octets("spool.min_free_bytes", config.spool.min_free_bytes, 0, 1 << 44);
 }
 
 fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems) {
@@ -156,6 +164,17 @@ fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems)
     if route.destinations.is_empty() {
         found.add(&key("destinations"), "is empty; name at least one of [destinations]".into());
     }
+    found.time(&key("ack_timeout"), route.ack_timeout, Duration::from_millis(10), MAX_ACK_TIMEOUT);
+    let embedded = |name: &&String| {
+        config.destinations.get(*name).is_some_and(|it| it.brokers.contains(&Broker::Embedded))
+    };
+    if let Some(name) = route.destinations.iter().find(embedded).filter(|_| route.ack == Ack::Spooled) {
+        let what = format!(
+            "\"spooled\" cannot be kept with [destinations.{name}]: its broker is the embedded one, which has \
+             beacons in memory only; name a RabbitMQ there, or write \"accepted\" or \"confirmed\""
+        );
+        found.add(&key("ack"), what);
+    }
     for (index, destination) in route.destinations.iter().enumerate() {
         if !config.destinations.contains_key(destination) {
             let names = config.destinations.keys().map(|name| format!("{name:?}")).collect::<Vec<_>>();
@@ -170,6 +189,7 @@ fn route(name: &str, route: &RouteConfig, config: &Config, found: &mut Problems)
 fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, found: &mut Problems) {
     let key = |key: &str| format!("destinations.{name}.{key}");
     brokers(&key("brokers"), &destination.brokers, found);
+    tls(name, destination, found);
     let to = &destination.destination;
     if !to.starts_with('/') || to.len() < 2 || to.chars().any(|c| c.is_control() || c.is_whitespace()) {
         let what = format!("{to:?} is not a STOMP destination; write for example \"/queue/beacons\"");
@@ -191,6 +211,14 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
         );
         found.add(&key("backoff_max"), what);
     }
+    // The publisher needs three to tell a batch that is at fault from those that were only near it.
+    if destination.max_attempts != 0 {
+        found.within(&key("max_attempts"), destination.max_attempts, (3, 1000), u32::to_string);
+    }
+    if destination.dead_letter_dir.is_empty() {
+        found.add(&key("dead_letter_dir"), "is empty; write a folder such as \"dead-letters\"".into());
+    }
+    found.octets(&key("dead_letter_max_bytes"), destination.dead_letter_max_bytes, 0, 1 << 40);
 
     let longest = beacon::max_line(http.max_head_bytes, http.max_body_bytes);
     let (ring, batch) = (&destination.ring, &destination.batch);
@@ -199,6 +227,11 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
     found.count(&key("batch.max_beacons"), batch.max_beacons, 1, 1_000_000);
     found.octets(&key("batch.max_bytes"), batch.max_bytes, 1, MAX_MESSAGE);
     found.time(&key("batch.linger"), batch.linger, Duration::ZERO, Duration::from_secs(60));
+    let spool = &destination.spool;
+    // Less than a few batches would be full at once.
+    found.octets(&key("spool.max_bytes"), spool.max_bytes, MIB.max(4 * batch.max_bytes), 1 << 44);
+    found.within(&key("spool.drain_share"), spool.drain_share, (0.01, 1.0), f64::to_string);
+    found.time(&key("spool.after"), spool.after, Duration::ZERO, Duration::from_secs(60));
     for (bound, octets) in [("ring.max_bytes", ring.max_bytes), ("window_bytes", destination.window_bytes)] {
         if (1..longest).contains(&octets) {
             let what = format!(
@@ -219,6 +252,32 @@ fn brokers(key: &str, brokers: &[Broker], found: &mut Problems) {
     }
     if brokers.contains(&Broker::Embedded) && brokers.len() > 1 {
         found.add(key, "\"embedded\" stands alone; remove it or the others".into());
+    }
+}
+
+fn tls(name: &str, destination: &DestinationConfig, found: &mut Problems) {
+    let key = |key: &str| format!("destinations.{name}.{key}");
+    let is_tls = |broker: &Broker| matches!(broker, Broker::Url(url) if url.is_tls());
+    let reached_by_tls = destination.brokers.iter().any(is_tls);
+    let (certificate, private) = (&destination.client_cert_file, &destination.client_key_file);
+    let files =
+        [("ca_file", &destination.ca_file), ("client_cert_file", certificate), ("client_key_file", private)];
+    for (name, file) in files {
+        if file.is_empty() {
+            continue;
+        }
+        if let Err(error) = File::open(file) {
+            found.add(&key(name), format!("cannot read {file}: {error}"));
+        } else if !reached_by_tls {
+            found.add(&key(name), "is of no use: no broker has a URL that begins with stomp+ssl://".into());
+        }
+    }
+    for (name, file, other) in
+        [("client_cert_file", certificate, private), ("client_key_file", private, certificate)]
+    {
+        if file.is_empty() && !other.is_empty() {
+            found.add(&key(name), "is empty; a certificate and its key go together".into());
+        }
     }
 }
 
@@ -250,7 +309,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 33] = [
+        let cases: [Case; 44] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -280,8 +339,26 @@ mod tests {
             (|c| pixel(c).destinations.push("main".into()), "routes.pixel.destinations", "twice"),
             (|c| main(c).brokers.push(Broker::Embedded), "destinations.main.brokers", "stands alone"),
             (|c| main(c).destination = "beacons".into(), "destinations.main.destination", "/queue/beacons"),
+            (|c| main(c).ca_file = "/nowhere".into(), "destinations.main.ca_file", "cannot read /nowhere: "),
+            (|c| main(c).ca_file = "Cargo.toml".into(), "destinations.main.ca_file", "stomp+ssl://"),
+            (
+                |c| main(c).client_cert_file = "Cargo.toml".into(),
+                "destinations.main.client_key_file",
+                "go together",
+            ),
             (|c| main(c).connections = 0, "destinations.main.connections", "from 1 to 64"),
             (|c| main(c).window_bytes = 60 * KIB, "destinations.main.window_bytes", "a beacon can take"),
+            (
+                |c| main(c).max_attempts = 2,
+                "destinations.main.max_attempts",
+                "is 2; it has to be from 3 to 1000",
+            ),
+            (|c| main(c).dead_letter_dir.clear(), "destinations.main.dead_letter_dir", "\"dead-letters\""),
+            (
+                |c| main(c).dead_letter_max_bytes = usize::MAX,
+                "destinations.main.dead_letter_max_bytes",
+                "from 0 octets",
+            ),
             (|c| main(c).heart_beat = SECOND / 2, "destinations.main.heart_beat", "from 1s"),
             (
                 |c| main(c).backoff_max = Duration::ZERO,
@@ -299,6 +376,11 @@ mod tests {
                 "destinations.main.ring.max_bytes",
                 "raise it or lower those",
             ),
+            (|c| c.spool.dir.clear(), "spool.dir", "is empty"),
+            (|c| pixel(c).ack = Ack::Spooled, "routes.pixel.ack", "in memory only"),
+            (|c| pixel(c).ack_timeout = HOUR, "routes.pixel.ack_timeout", "to 300s"),
+            (|c| main(c).spool.max_bytes = 0, "destinations.main.spool.max_bytes", "from 1048576 octets"),
+            (|c| main(c).spool.drain_share = 1.5, "destinations.main.spool.drain_share", "from 0.01 to 1"),
             (|c| main(c).batch.max_bytes = 0, "destinations.main.batch.max_bytes", "from 1 octets"),
         ];
         for (change, key, says) in cases {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, HeaderValue, PRAGMA, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
@@ -25,6 +25,9 @@ static GIF_BODY: [u8; 43] = GIF;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store, no-cache, private, max-age=0");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+
+/// On answers of routes that wait: `spooled`, `confirmed` or `unconfirmed`.
+pub(super) const BEACON_STATUS: HeaderName = HeaderName::from_static("x-beacon-status");
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -54,6 +57,22 @@ pub(super) fn no_room() -> Answer {
     let mut answer =
         text(StatusCode::SERVICE_UNAVAILABLE, "no room for this beacon now; send it again in a second\n");
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// 503: what the route promises could not be promised.
+pub(super) fn unconfirmed() -> Answer {
+    let mut answer = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "it is not certain that this beacon was kept; send it again in a second\n",
+    );
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// Says what became of the beacon, by the time of the answer.
+pub(super) fn with_status(mut answer: Answer, status: &'static str) -> Answer {
+    answer.headers_mut().insert(BEACON_STATUS, HeaderValue::from_static(status));
     answer
 }
 

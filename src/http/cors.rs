@@ -4,12 +4,15 @@
 use hyper::HeaderMap;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue, ORIGIN,
-    VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue, ORIGIN, VARY,
 };
+
+use super::answer::BEACON_STATUS;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-beacon-status, retry-after");
 /// A day; browsers cut it to their own bound.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
@@ -35,8 +38,11 @@ impl Cors {
     }
 }
 
-/// Lets `origin` read the answer.
+/// Lets `origin` read the answer, and what it says of the beacon if it does.
 pub(super) fn allow(answer: &mut HeaderMap, origin: HeaderValue) {
+    if answer.contains_key(BEACON_STATUS) {
+        answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
     answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
 }

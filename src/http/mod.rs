@@ -2,7 +2,8 @@
 //!
 //! One OS thread per worker, each with its own listener on the same port (`SO_REUSEPORT`), its own single-threaded
 //! runtime and its own [`Intake`](crate::intake::Intake). Workers share nothing that is written per request. A
-//! request waits for nothing but its own body: no lock, no broker, no log.
+//! request waits for nothing but its own body: no lock, no broker, no log. (Where the route promises that a beacon is
+//! spooled or confirmed its answer waits for that, as a task among others: the worker goes on.)
 //!
 //! | file | what it does |
 //! |---|---|
@@ -39,4 +40,4 @@ mod wire;
 mod worker;
 
 pub use server::{HttpError, HttpServer, Route, ShutdownReport};
-pub use stats::{HttpStats, HttpStatsSnapshot, STATUSES};
+pub use stats::{ACK_OUTCOMES, Acks, HttpStats, HttpStatsSnapshot, STATUSES};

@@ -18,6 +18,7 @@ use super::stats::HttpStats;
 use super::worker::{self, Shared};
 use crate::config::{HttpConfig, Reply};
 use crate::ring::Ring;
+use crate::ticket::Ack;
 
 /// A path that takes beacons.
 #[derive(Debug, Clone)]
@@ -30,6 +31,10 @@ pub struct Route {
     pub reply: Reply,
     /// Where beacons go. Each ring's ledger needs a lane per worker.
     pub rings: Vec<Arc<Ring>>,
+    /// What answers wait for.
+    pub ack: Ack,
+    /// How long they wait at most.
+    pub ack_timeout: Duration,
 }
 
 /// Why the server did not start.

@@ -1,4 +1,5 @@
-//! One request: find its route, read its body if it has one, hand the beacon to the intake, answer.
+//! One request: find its route, read its body if it has one, hand the beacon to the intake, answer; where the route
+//! promises more than that the beacon was accepted, when that has come about.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,6 +13,7 @@ use hyper::header::{HeaderValue, REFERER, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{HeaderMap, Method, Request};
+use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Answer};
 use super::body::{self, BodyError};
@@ -22,6 +24,10 @@ use super::wire::Progress;
 use super::worker::Worker;
 use crate::beacon::Beacon;
 use crate::intake::Verdict;
+use crate::ticket::{Ack, Waiting};
+
+/// `X-Beacon-Status` of an answer whose promise could not be kept.
+const UNCONFIRMED: &str = "unconfirmed";
 
 /// The service of one connection.
 #[derive(Debug, Clone)]
@@ -48,14 +54,20 @@ impl Service<Request<Incoming>> for Front {
         let (parts, body) = request.into_parts();
         let step = match self.course(&parts, &body) {
             Course::Refuse(answer) => Step::Now(Some(self.finish(self.refuse(answer, &body)))),
-            Course::Take(index) => Step::Now(Some(self.finish(self.take(index, parts, b"")))),
-            Course::Read(index) => Step::Body(Box::pin(self.clone().read(index, parts, body))),
+            Course::Take(index) => match self.take(index, parts, b"") {
+                Taken::Answered(answer) => Step::Now(Some(self.finish(answer))),
+                Taken::Waits(wait) => {
+                    let front = self.clone();
+                    Step::Later(Box::pin(async move { front.finish(front.wait(wait).await) }))
+                }
+            },
+            Course::Read(index) => Step::Later(Box::pin(self.clone().read(index, parts, body))),
         };
         Answering { step, progress: Rc::clone(&self.progress) }
     }
 }
 
-/// The answer to one request: there at once, or when the body is.
+/// The answer to one request: there at once, or when the body and what its route promises are.
 pub(super) struct Answering {
     step: Step,
     progress: Rc<Progress>,
@@ -63,7 +75,8 @@ pub(super) struct Answering {
 
 enum Step {
     Now(Option<Answer>),
-    Body(Pin<Box<dyn Future<Output = Answer>>>),
+    /// Its body is read, or what it promises is waited for. Both have their limits.
+    Later(Pin<Box<dyn Future<Output = Answer>>>),
 }
 
 impl Future for Answering {
@@ -72,11 +85,29 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &mut self.step {
             Step::Now(answer) => answer.take().expect("hyper does not poll a future that was ready"),
-            Step::Body(reading) => ready!(reading.as_mut().poll(cx)),
+            Step::Later(answering) => ready!(answering.as_mut().poll(cx)),
         };
         self.progress.answer();
         Poll::Ready(Ok(answer))
     }
+}
+
+/// What became of a beacon at the intake.
+enum Taken {
+    /// All that its client is told is known.
+    Answered(Answer),
+    /// The route promises more.
+    Waits(Wait),
+}
+
+/// What is kept of a request that waits.
+struct Wait {
+    waiting: Waiting,
+    /// Its route.
+    index: usize,
+    /// Whether the client can use a 503.
+    can_retry: bool,
+    origin: Option<HeaderValue>,
 }
 
 /// What to do with a request, by its head.
@@ -119,7 +150,14 @@ impl Front {
         let answer = match body::read(body, shared.max_body_bytes, shared.body_timeout).await {
             Ok(octets) => {
                 self.worker.stats().body_octets.add(octets.len() as u64);
-                let answer = self.take(index, parts, &octets);
+                let answer = match self.take(index, parts, &octets) {
+                    Taken::Answered(answer) => answer,
+                    Taken::Waits(wait) => {
+                        // A waiting request keeps no body.
+                        drop(octets);
+                        self.wait(wait).await
+                    }
+                };
                 if !is_chunked {
                     return self.finish(answer);
                 }
@@ -141,10 +179,10 @@ impl Front {
         self.finish(answer)
     }
 
-    /// Hands the beacon to the intake and answers as it says.
-    fn take(&self, index: usize, mut parts: Parts, body: &[u8]) -> Answer {
+    /// Hands the beacon to the intake and answers as it says, or as what comes of the beacon will.
+    fn take(&self, index: usize, mut parts: Parts, body: &[u8]) -> Taken {
         let shared = &self.worker.shared;
-        let Route { name, reply, rings, .. } = &shared.routes[index];
+        let Route { name, reply, rings, ack, .. } = &shared.routes[index];
         let proxied = shared.client_ip_header.as_ref().and_then(|name| client_ip(&parts.headers, name));
         let beacon = Beacon {
             route: name,
@@ -156,15 +194,44 @@ impl Front {
             referer: parts.headers.get(REFERER).map(HeaderValue::as_bytes),
             body,
         };
-        let verdict = self.worker.intake.borrow_mut().take(&beacon, rings);
+        let waiting = (*ack != Ack::Accepted).then(|| Waiting::new(*ack));
+        let verdict = self.worker.intake.borrow_mut().take(&beacon, rings, waiting.as_ref());
         if verdict == Verdict::Rejected {
-            return self.with_cors(&parts.headers, answer::no_room());
+            return Taken::Answered(self.with_cors(&parts.headers, answer::no_room()));
         }
         let origin = shared.cors.origin(&parts.headers);
+        if let Some(waiting) = waiting {
+            let can_retry = parts.method == Method::POST;
+            return Taken::Waits(Wait { waiting, index, can_retry, origin });
+        }
         // The request's map becomes the answer's, and hyper makes the answer's the next request's: no allocation.
         let mut headers = mem::take(&mut parts.headers);
         headers.clear();
         let mut answer = answer::usual(*reply, headers);
+        if let Some(origin) = origin {
+            cors::allow(answer.headers_mut(), origin);
+        }
+        Taken::Answered(answer)
+    }
+
+    /// Waits for what the route promises: for as long as it may, and at shutdown for as long as there are connections.
+    async fn wait(&self, wait: Wait) -> Answer {
+        let Wait { waiting, index, can_retry, origin } = wait;
+        let Route { reply, ack, ack_timeout, .. } = &self.worker.shared.routes[index];
+        let began = Instant::now();
+        let kept = tokio::select! {
+            biased;
+            kept = waiting => Some(kept),
+            () = sleep(*ack_timeout) => None,
+            () = self.worker.last_word() => None,
+        };
+        let acks = self.worker.shared.stats.acks(*ack);
+        acks.count(kept, began.elapsed());
+        let mut answer = match kept {
+            Some(Ok(())) => answer::with_status(answer::usual(*reply, HeaderMap::new()), ack.as_str()),
+            _ if can_retry => answer::with_status(answer::unconfirmed(), UNCONFIRMED),
+            _ => answer::with_status(answer::usual(*reply, HeaderMap::new()), UNCONFIRMED),
+        };
         if let Some(origin) = origin {
             cors::allow(answer.headers_mut(), origin);
         }

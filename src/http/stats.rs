@@ -1,9 +1,13 @@
 //! What the HTTP front counts.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use hyper::StatusCode;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::ticket::{Ack, Lost};
 
 /// The status codes that an answer can have, in the order of [`HttpStatsSnapshot::responses`].
 pub const STATUSES: [u16; 9] = [200, 204, 400, 404, 405, 408, 413, 431, 503];
@@ -14,6 +18,46 @@ pub struct HttpStats {
     cells: Box<[CachePadded<Cells>]>,
     /// Written per connection, not per request.
     open: CachePadded<AtomicUsize>,
+    acks: [Acks; 2],
+}
+
+/// What became of the promises of one level, in answers. Written only by routes that wait, by all workers.
+#[derive(Debug)]
+pub struct Acks {
+    /// The level.
+    pub level: Ack,
+    /// Answers by outcome, in the order of [`ACK_OUTCOMES`].
+    outcomes: [AtomicU64; ACK_OUTCOMES.len()],
+    /// How long the answers waited, in seconds, whatever the outcome.
+    pub seconds: Histogram,
+}
+
+/// How waiting for a promise ends: it was kept; it cannot be kept any more; it was not kept in time.
+pub const ACK_OUTCOMES: [&str; 3] = ["kept", "lost", "timed_out"];
+
+impl Acks {
+    /// Buckets: 0.25 ms to 16 s by factors of 2.
+    fn new(level: Ack) -> Self {
+        let seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 17));
+        Self { level, outcomes: Default::default(), seconds }
+    }
+
+    /// Answers by outcome, in the order of [`ACK_OUTCOMES`].
+    #[must_use]
+    pub fn outcomes(&self) -> [u64; ACK_OUTCOMES.len()] {
+        self.outcomes.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// One answer; without an outcome it waited for too long.
+    pub(super) fn count(&self, kept: Option<Result<(), Lost>>, waited: Duration) {
+        let index = match kept {
+            Some(Ok(())) => 0,
+            Some(Err(Lost)) => 1,
+            None => 2,
+        };
+        self.outcomes[index].fetch_add(1, Ordering::Relaxed);
+        self.seconds.observe(waited.as_secs_f64());
+    }
 }
 
 /// A reading of [`HttpStats`]. Counters are read one by one: they need not fit each other to the last request.
@@ -42,7 +86,11 @@ pub struct HttpStatsSnapshot {
 impl HttpStats {
     /// Counters for `workers` workers.
     pub(super) fn new(workers: usize) -> Self {
-        Self { cells: (0..workers).map(|_| CachePadded::default()).collect(), open: CachePadded::default() }
+        Self {
+            cells: (0..workers).map(|_| CachePadded::default()).collect(),
+            open: CachePadded::default(),
+            acks: [Ack::Spooled, Ack::Confirmed].map(Acks::new),
+        }
     }
 
     /// The counters of all workers, added up.
@@ -66,6 +114,17 @@ impl HttpStats {
             timeouts: sum(|cells| &cells.timeouts),
             accept_errors: sum(|cells| &cells.accept_errors),
         }
+    }
+
+    /// The promises of every level that waits.
+    #[must_use]
+    pub fn all_acks(&self) -> &[Acks] {
+        &self.acks
+    }
+
+    /// The promises of `level`.
+    pub(super) fn acks(&self, level: Ack) -> &Acks {
+        &self.acks[usize::from(level == Ack::Confirmed)]
     }
 
     /// The cells that worker `lane`, and no other thread, may write.

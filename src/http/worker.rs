@@ -30,6 +30,8 @@ const BACKLOG: u32 = 4096;
 /// Pauses after a failed accept: out of file descriptors passes only when connections close.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long before the end of a shutdown an answer that waits is given.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// hyper panics when told to use less.
 const HYPER_LEAST_BUFFER: usize = 8192;
 /// What hyper does when it is told nothing.
@@ -65,6 +67,7 @@ pub(super) struct Worker {
     pub(super) warm: Cell<usize>,
     lane: usize,
     stopping: Cell<bool>,
+    stop: Stop,
     full: Throttle,
     failing: Throttle,
 }
@@ -79,7 +82,18 @@ impl Worker {
         self.stopping.get()
     }
 
-    fn new(lane: usize, shared: Arc<Shared>) -> Self {
+    /// Completes when an answer that waits has to be given so that its client has it before connections are cut.
+    pub(super) async fn last_word(&self) {
+        let mut stop = self.stop.clone();
+        // Without a sender the server is being dropped: there is nothing to wait for.
+        let until = stop.wait_for(Option::is_some).await.ok().and_then(|until| *until);
+        if let Some(until) = until {
+            let left = until.saturating_duration_since(Instant::now());
+            sleep(left.saturating_sub(LAST_WORD.max(left / 10).min(left))).await;
+        }
+    }
+
+    fn new(lane: usize, shared: Arc<Shared>, stop: Stop) -> Self {
         Self {
             builder: builder(&shared),
             shared,
@@ -88,6 +102,7 @@ impl Worker {
             warm: Cell::new(0),
             lane,
             stopping: Cell::new(false),
+            stop,
             full: Throttle::default(),
             failing: Throttle::default(),
         }
@@ -140,7 +155,7 @@ pub(super) fn run(
         match socket.listen(BACKLOG) {
             Ok(listener) => {
                 report(ready, Ok(()));
-                serve(listener, Rc::new(Worker::new(lane, shared)), stop).await
+                serve(listener, Rc::new(Worker::new(lane, shared, stop.clone())), stop).await
             }
             Err(error) => {
                 report(ready, Err(error));

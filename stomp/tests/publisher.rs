@@ -298,6 +298,49 @@ async fn without_a_broker_publishing_waits_at_the_window_and_closing_tells_what_
 }
 
 #[tokio::test]
+async fn a_place_is_for_one_message_and_comes_back_when_it_is_dropped() {
+    let mut options = options(&["stomp://127.0.0.1:1/"]);
+    options.connect.window = Window { frames: 2, bytes: 10 };
+    let (publisher, mut outcomes) = Publisher::start(options).unwrap();
+    let first = publisher.try_reserve(6).unwrap();
+    assert!(publisher.try_reserve(6).is_none(), "octets");
+    let second = publisher.try_reserve(1).unwrap();
+    assert!(publisher.try_reserve(1).is_none(), "frames");
+    drop(second);
+    let second = timeout(LIMIT, publisher.reserve(1)).await.unwrap().unwrap();
+    first.publish(message(1));
+    second.publish(message(2));
+    assert!(timeout(Duration::from_millis(20), publisher.reserve(1)).await.is_err());
+    publisher.close(Duration::ZERO).await;
+    for token in [1, 2] {
+        assert_eq!(outcomes.recv().await, Some(Outcome::Abandoned { token, attempts: 0 }));
+    }
+}
+
+#[tokio::test]
+async fn what_goes_behind_waits_for_all_others() {
+    let broker = Broker::builder().start().await.unwrap();
+    broker.faults().withhold_receipts(Which::All);
+    // Nothing is taken before the lane runs, and it runs when this task waits.
+    let (publisher, mut outcomes) = Publisher::start(options(&[&broker.url()])).unwrap();
+    let place = || publisher.try_reserve(1).unwrap();
+    place().publish_behind(message(0));
+    place().publish(message(1));
+    place().publish_behind(message(2));
+    place().publish(message(3));
+    until("all are there", || broker.queue("q").is_some_and(|queue| queue.messages == 4)).await;
+    let seen: Vec<String> = broker
+        .peek("q", usize::MAX)
+        .iter()
+        .map(|message| message.header("amqp-message-id").unwrap().to_owned())
+        .collect();
+    assert_eq!(seen, ["id-1", "id-3", "id-0", "id-2"]);
+    assert!(publisher.lanes().iter().all(|lane| lane.oldest_sent.is_some()));
+    publisher.close(Duration::ZERO).await;
+    while outcomes.recv().await.is_some() {}
+}
+
+#[tokio::test]
 async fn closing_without_anything_pending_does_not_wait_for_a_broker() {
     let (publisher, mut outcomes) = Publisher::<()>::start(options(&["stomp://127.0.0.1:1/"])).unwrap();
     timeout(Duration::from_secs(2), publisher.close(LIMIT)).await.expect("at once");

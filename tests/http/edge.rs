@@ -10,6 +10,7 @@ use beacon_edge::config::{HttpConfig, Reply};
 use beacon_edge::http::{HttpServer, HttpStatsSnapshot, Route, STATUSES};
 use beacon_edge::ledger::Ledger;
 use beacon_edge::ring::{Limits, Overflow, Ring};
+use beacon_edge::ticket::Ack;
 use serde_json::Value;
 
 /// No test waits longer than this for an octet.
@@ -83,7 +84,8 @@ pub(crate) fn ring(max_beacons: usize, overflow: Overflow) -> Arc<Ring> {
 
 pub(crate) fn route(name: &str, path: &str, reply: Reply, rings: &[&Arc<Ring>]) -> Route {
     let rings = rings.iter().map(|ring| Arc::clone(ring)).collect();
-    Route { name: name.into(), path: path.into(), reply, rings }
+    let (ack, ack_timeout) = (Ack::Accepted, PATIENCE);
+    Route { name: name.into(), path: path.into(), reply, rings, ack, ack_timeout }
 }
 
 /// The lines on a ring, each checked to be one line.

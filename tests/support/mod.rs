@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: HTTP clients with a memory, a consumer with a judgement, readings of metrics.
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod program;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
@@ -12,7 +14,10 @@ use std::{
 
 use beacon_edge::Config;
 use serde_json::Value;
-use stompwire::client::{Client, ConnectOptions, Subscribe};
+use stompwire::{
+    broker::{Admission, Broker},
+    client::{Client, ConnectOptions, Subscribe},
+};
 
 /// Longer than any step of a test should take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -69,27 +74,40 @@ impl Browser {
         browser.answer()
     }
 
+    /// Any request. The head of its answer in lower case, and the body.
+    pub(crate) fn ask(&mut self, request: &str) -> std::io::Result<(String, String)> {
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let (_, head, body) = self.whole_answer()?;
+        Ok((head, body))
+    }
+
     fn answer(&mut self) -> std::io::Result<(u16, String)> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
+        let (status, _, body) = self.whole_answer()?;
+        Ok((status, body))
+    }
+
+    fn whole_answer(&mut self) -> std::io::Result<(u16, String, String)> {
+        let mut head = String::new();
+        if self.stream.read_line(&mut head)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
         let mut length = 0;
         loop {
-            line.clear();
+            let mut line = String::new();
             self.stream.read_line(&mut line)?;
             let lower = line.to_ascii_lowercase();
             if let Some(value) = lower.strip_prefix("content-length:") {
                 length = value.trim().parse().expect("a length");
             }
+            head.push_str(&lower);
             if line == "\r\n" {
                 break;
             }
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok((status, head, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
@@ -158,6 +176,59 @@ pub(crate) fn consume(url: &str, queue: &str, quiet: Duration) -> Consumed {
     })
 }
 
+/// A broker in this process, with its faults. Beacons for `/queue/beacons` stay there.
+pub(crate) struct TestBroker {
+    runtime: tokio::runtime::Runtime,
+    broker: Option<Broker>,
+}
+
+impl TestBroker {
+    pub(crate) fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let broker = runtime.block_on(Broker::builder().start()).unwrap();
+        Self { runtime, broker: Some(broker) }
+    }
+
+    /// Gone: connections are reset, new ones refused.
+    pub(crate) fn go(&self) {
+        self.faults().set_admission(Admission::PortClosed);
+        self.faults().reset_connections();
+    }
+
+    /// Back, with what it had.
+    pub(crate) fn come_back(&self) {
+        self.faults().set_admission(Admission::Open);
+    }
+
+    /// What is in the queue, judged; and the numbers in the order in which they came.
+    pub(crate) fn consumed(&self) -> (Consumed, Vec<u64>) {
+        let (mut consumed, mut order) = (Consumed::default(), Vec::new());
+        for message in self.peek("beacons", usize::MAX) {
+            judge(&message, &mut consumed);
+            let body = std::str::from_utf8(message.body()).unwrap();
+            order.extend(body.lines().map(|line| judge_line(line).0));
+        }
+        (consumed, order)
+    }
+}
+
+impl std::ops::Deref for TestBroker {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        self.broker.as_ref().expect("it runs until it is dropped")
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        if let Some(broker) = self.broker.take() {
+            self.runtime.block_on(broker.shutdown());
+        }
+    }
+}
+
 fn judge(message: &stompwire::Frame, consumed: &mut Consumed) {
     let header = |name| message.header(name).unwrap_or_else(|| panic!("no {name} in {message:?}"));
     assert_eq!(header("content-type"), "application/x-ndjson");
@@ -209,7 +280,7 @@ pub(crate) fn scrape(admin: SocketAddr) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// `accepted = confirmed + on ring + in batch + in flight + dropped`, within one scrape.
+/// `accepted + recovered = confirmed + on ring + in batch + spooled + in flight + dropped`, within one scrape.
 pub(crate) fn assert_conserved(metrics: &BTreeMap<String, f64>) {
     let value = |name: &str| metrics[&format!("beacon_edge_beacons_{name}{{destination=\"main\"}}")];
     let dropped: f64 = metrics
@@ -217,9 +288,9 @@ pub(crate) fn assert_conserved(metrics: &BTreeMap<String, f64>) {
         .filter(|(name, _)| name.starts_with("beacon_edge_beacons_dropped_total{destination=\"main\""))
         .map(|(_, value)| value)
         .sum();
-    let parts =
-        value("confirmed_total") + value("on_ring") + value("in_batch") + value("in_flight") + dropped;
-    assert_eq!(value("accepted_total"), parts, "{metrics:?}");
+    let stages = ["confirmed_total", "on_ring", "in_batch", "spooled", "in_flight"];
+    let parts = stages.map(value).iter().sum::<f64>() + dropped;
+    assert_eq!(value("accepted_total") + value("recovered_total"), parts, "{metrics:?}");
 }
 
 /// Waits until `holds`; fails with `what` after [`LIMIT`].

@@ -217,9 +217,9 @@ impl Keeper {
         };
         self.shared.put(self.index, None);
         match &end {
-            End::Lost(_) => {
+            End::Lost(cause) => {
                 // It has ended, and so have all receipts; nobody can use it any more.
-                seat.lost();
+                seat.lost(cause);
             }
             End::Closing(until) => {
                 let left = until.saturating_duration_since(Instant::now());

@@ -142,13 +142,7 @@ impl Pool {
     /// What is known of each broker, in the order of the options.
     #[must_use]
     pub fn brokers(&self) -> Vec<BrokerStatus> {
-        let status = |(url, reading): (&crate::client::BrokerUrl, roster::Reading)| BrokerStatus {
-            broker: url.to_string(),
-            connections: reading.seats,
-            good: reading.good,
-            failures: reading.failures,
-        };
-        self.shared.seats.readings().into_iter().map(status).collect()
+        self.shared.seats.readings()
     }
 
     /// Hands out no more connections, waits until those on loan are given back and their receipts are here, and closes

@@ -78,9 +78,12 @@ pub(crate) enum Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) seats: usize,
+    pub(crate) blocked: usize,
     pub(crate) attempts: usize,
     pub(crate) failures: u32,
     pub(crate) good: bool,
+    /// Failures since the start.
+    pub(crate) epoch: u64,
 }
 
 impl Roster {
@@ -195,6 +198,8 @@ impl Roster {
     pub(crate) fn readings(&self) -> impl Iterator<Item = Reading> {
         self.brokers.iter().map(|broker| Reading {
             seats: broker.seats,
+            blocked: broker.blocked,
+            epoch: broker.epoch,
             attempts: broker.attempts,
             failures: broker.failures,
             good: broker.health == Health::Good,

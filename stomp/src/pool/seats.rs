@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::roster::{Claim, Place, Reading, Roster};
+use super::{
+    roster::{Claim, Place, Reading, Roster},
+    status::BrokerStatus,
+};
 use crate::{
     Backoff,
     client::{BrokerUrl, Client, ConnectOptions, ConnectionError},
@@ -28,6 +31,8 @@ pub(crate) struct Seats {
     brokers: Vec<BrokerUrl>,
     backoff: Backoff,
     roster: Mutex<Roster>,
+    /// What each broker's latest failure was.
+    errors: Mutex<Vec<Option<String>>>,
     changed: Notify,
     origin: Instant,
 }
@@ -56,7 +61,14 @@ pub(crate) struct Move {
 impl Seats {
     pub(crate) fn new(brokers: Vec<BrokerUrl>, backoff: Backoff, rebalance: Option<Duration>) -> Self {
         let roster = Roster::new(brokers.len(), backoff, rebalance, fastrand::Rng::new());
-        Self { brokers, backoff, roster: Mutex::new(roster), changed: Notify::new(), origin: Instant::now() }
+        Self {
+            errors: Mutex::new(vec![None; brokers.len()]),
+            brokers,
+            backoff,
+            roster: Mutex::new(roster),
+            changed: Notify::new(),
+            origin: Instant::now(),
+        }
     }
 
     /// Waits for leave to make an attempt: at once if a broker is good, until a pause has passed or an attempt of
@@ -83,8 +95,27 @@ impl Seats {
         self.backoff.min.min(FAILOVER).mul_f64(fastrand::f64())
     }
 
-    pub(crate) fn readings(&self) -> Vec<(&BrokerUrl, Reading)> {
-        self.brokers.iter().zip(self.roster().readings()).collect()
+    /// What is known of each broker, in the order in which they were given.
+    pub(crate) fn readings(&self) -> Vec<BrokerStatus> {
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let readings: Vec<Reading> = self.roster().readings().collect();
+        let status = |((url, reading), last_error): ((&BrokerUrl, Reading), _)| BrokerStatus {
+            broker: url.to_string(),
+            connections: reading.seats,
+            blocked: reading.blocked,
+            good: reading.good,
+            failures: reading.failures,
+            failures_total: reading.epoch,
+            last_error,
+        };
+        self.brokers.iter().zip(readings).zip(errors).map(status).collect()
+    }
+
+    fn note(&self, broker: usize, cause: &ConnectionError) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = errors.get_mut(broker) {
+            *error = Some(cause.to_string());
+        }
     }
 
     fn now(&self) -> Time {
@@ -120,6 +151,7 @@ impl Attempt {
                 Ok((client, Seat { seats, place, since, proved: false, blocked: false, lost: false }))
             }
             Err(cause) => {
+                seats.note(place.broker, &cause);
                 seats.roster().refused(place, seats.now());
                 Err(cause)
             }
@@ -176,7 +208,8 @@ impl Seat {
     }
 
     /// The connection was lost.
-    pub(crate) fn lost(mut self) {
+    pub(crate) fn lost(mut self, cause: &ConnectionError) {
+        self.seats.note(self.place.broker, cause);
         self.lost = true;
     }
 }

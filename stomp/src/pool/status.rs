@@ -88,10 +88,18 @@ pub struct BrokerStatus {
     pub broker: String,
     /// Connections to it.
     pub connections: usize,
+    /// Of them, those over which it takes nothing at present (an alarm). Only a
+    /// [`Publisher`](crate::publisher::Publisher) finds out.
+    pub blocked: usize,
     /// Whether the last thing heard of it was good.
     pub good: bool,
-    /// Failures in a row.
+    /// Failures in a row: until a connection has had a receipt, or has lasted for as long as the longest pause. That all
+    /// its connections end at once is one failure.
     pub failures: u32,
+    /// Failures since the start.
+    pub failures_total: u64,
+    /// What the latest failure was, in the server's words if it had any.
+    pub last_error: Option<String>,
 }
 
 /// Why there is no connection to be had.

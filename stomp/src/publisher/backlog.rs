@@ -8,8 +8,8 @@ use tokio::sync::{Notify, futures::Notified, watch};
 
 use super::Retained;
 
-/// Messages that no lane holds: new ones at the back, those of a lost connection at the front again, and those that may
-/// be what kills connections aside for a while.
+/// Messages that no lane holds: new ones at the back, those of a lost connection at the front again, those that are to
+/// go behind all others apart, and those that may be what kills connections aside for a while.
 ///
 /// Bounded by the publisher's windows, since every message holds its room from before it comes here until it is
 /// confirmed.
@@ -23,6 +23,8 @@ pub(super) struct Backlog<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: VecDeque<Retained<T>>,
+    /// Taken when nothing else waits.
+    behind: VecDeque<Retained<T>>,
     /// Suspects that must wait before they are tried again.
     deferred: Vec<(Instant, Retained<T>)>,
     /// Messages that a lane has in flight; they may come back.
@@ -42,12 +44,24 @@ pub(super) enum Pull {
 
 impl<T> Backlog<T> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), deferred: Vec::new(), out: 0, finished: false };
+        let state = State {
+            waiting: VecDeque::new(),
+            behind: VecDeque::new(),
+            deferred: Vec::new(),
+            out: 0,
+            finished: false,
+        };
         Self { state: Mutex::new(state), arrived: Notify::new(), done: watch::Sender::new(false) }
     }
 
     pub(super) fn push(&self, message: Retained<T>) {
         self.lock().waiting.push_back(message);
+        self.arrived.notify_one();
+    }
+
+    /// Puts a message behind all others, those that come later too.
+    pub(super) fn push_behind(&self, message: Retained<T>) {
+        self.lock().behind.push_back(message);
         self.arrived.notify_one();
     }
 
@@ -89,14 +103,14 @@ impl<T> Backlog<T> {
     ) -> Pull {
         let mut state = self.lock();
         state.readmit();
-        while let Some(front) = state.waiting.front() {
+        while let Some(front) = state.next().front() {
             if !fits(front) {
                 drop(state);
                 // The wake-up that brought us here belongs to a lane with room.
                 self.arrived.notify_one();
                 return Pull::NoRoom;
             }
-            into.extend(state.waiting.pop_front());
+            into.extend(state.next().pop_front());
             state.out += 1;
         }
         Pull::All
@@ -127,6 +141,7 @@ impl<T> Backlog<T> {
     pub(super) fn take_all(&self) -> VecDeque<Retained<T>> {
         let mut state = self.lock();
         let mut all = std::mem::take(&mut state.waiting);
+        all.append(&mut state.behind);
         all.extend(std::mem::take(&mut state.deferred).into_iter().map(|(_, message)| message));
         all
     }
@@ -139,7 +154,16 @@ impl<T> Backlog<T> {
 
 impl<T> State<T> {
     fn is_done(&self) -> bool {
-        self.finished && self.waiting.is_empty() && self.deferred.is_empty() && self.out == 0
+        self.finished
+            && self.waiting.is_empty()
+            && self.behind.is_empty()
+            && self.deferred.is_empty()
+            && self.out == 0
+    }
+
+    /// The queue whose turn it is.
+    fn next(&mut self) -> &mut VecDeque<Retained<T>> {
+        if self.waiting.is_empty() { &mut self.behind } else { &mut self.waiting }
     }
 
     /// Lets those in again that have waited for long enough.

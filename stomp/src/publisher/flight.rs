@@ -82,6 +82,11 @@ impl<T> Flight<T> {
         Some((oldest.retained.sent_at.elapsed(), key < self.newest_confirmed))
     }
 
+    /// When the oldest message was sent.
+    pub(super) fn oldest_sent(&self) -> Option<Instant> {
+        self.messages.first_key_value().map(|(_, oldest)| oldest.retained.sent_at)
+    }
+
     /// For how long no receipt has come although one was due: since the last one, or since the message after it was
     /// sent. Messages overtaken by others do not count, theirs are lost.
     pub(super) fn without_receipt(&self) -> Duration {

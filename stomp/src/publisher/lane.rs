@@ -176,7 +176,7 @@ impl<T: Send + 'static> Lane<T> {
             End::Lost(cause) => {
                 // Nothing more may be written: the messages are about to be sent elsewhere.
                 client.abort();
-                seat.lost();
+                seat.lost(cause);
                 self.give_back_lost(cause).await;
             }
             End::Stopped => client.abort(),
@@ -396,13 +396,20 @@ impl<T: Send + 'static> Lane<T> {
         let shared = Arc::clone(&self.shared);
         let mut messages = self.flight.take_all();
         self.show_in_flight();
-        messages.iter_mut().for_each(|retained| retained.losses = retained.losses.saturating_add(1));
+        let confirmed = shared.board.totals().confirmed;
+        // For the one that was alone: whether the broker has taken others since its loss before this one.
+        let others_pass = messages.last().is_some_and(|retained| confirmed > retained.confirmed_then);
+        for retained in &mut messages {
+            retained.losses = retained.losses.saturating_add(1);
+            retained.confirmed_then = confirmed;
+        }
         if messages.len() == 1
             && let Some(retained) = messages.pop_if(|retained| retained.is_suspect())
         {
             let Retained { attempts, losses, .. } = retained;
-            if losses > super::SUSPECT_AFTER && shared.options.max_attempts.is_some_and(|max| attempts >= max)
-            {
+            let has_had_its_attempts = losses > super::SUSPECT_AFTER
+                && shared.options.max_attempts.is_some_and(|max| attempts >= max);
+            if has_had_its_attempts && others_pass {
                 crate::log::warn!(
                     id = retained.message.id,
                     attempts,
@@ -444,6 +451,7 @@ impl<T: Send + 'static> Lane<T> {
         self.shared.board.update(self.index, |status| {
             status.in_flight = self.flight.len() as u64;
             status.in_flight_bytes = self.flight.bytes() as u64;
+            status.oldest_sent = self.flight.oldest_sent();
         });
     }
 

@@ -77,7 +77,7 @@ pub enum Outcome<T> {
         /// Whether it was ever handed to a connection, so that the broker may have it.
         attempts: u32,
     },
-    /// It cost its connection each time it was sent, at the last alone: see [`PublisherOptions::max_attempts`]. A broker
+    /// It cost its connection each time it was sent, at the last alone, and others passed: see [`PublisherOptions::max_attempts`]. A broker
     /// may have it nevertheless.
     GivenUp {
         /// The message's token.
@@ -103,6 +103,8 @@ struct Retained<T> {
     attempts: u32,
     /// Connections lost while it was in flight.
     losses: u32,
+    /// How many messages had been confirmed at the last of them.
+    confirmed_then: u64,
     sent_at: Instant,
     _room: [OwnedSemaphorePermit; 2],
 }
@@ -120,6 +122,14 @@ pub struct Publisher<T> {
     window_bytes: u32,
     closing: watch::Sender<bool>,
     lanes: JoinSet<()>,
+}
+
+/// Room in the windows for one message. Dropped, it is given back.
+#[derive(Debug)]
+pub struct Place<'a, T> {
+    publisher: &'a Publisher<T>,
+    octets: usize,
+    room: [OwnedSemaphorePermit; 2],
 }
 
 /// Where the outcomes arrive. It must be read: when its buffer (one window) is full, the lanes wait.
@@ -165,15 +175,31 @@ impl<T: Send + 'static> Publisher<T> {
     /// # Errors
     /// [`Closed`] hands the message back.
     pub async fn publish(&self, message: Message<T>) -> Result<(), Closed<T>> {
-        let permits = u32::try_from(message.body.len()).unwrap_or(u32::MAX).min(self.window_bytes);
-        let Ok(frames) = Arc::clone(&self.frames).acquire_owned().await else { return Err(Closed(message)) };
-        let Ok(bytes) = Arc::clone(&self.bytes).acquire_many_owned(permits).await else {
-            return Err(Closed(message));
-        };
-        let room = [frames, bytes];
-        let retained = Retained { message, attempts: 0, losses: 0, sent_at: Instant::now(), _room: room };
-        self.shared.backlog.push(retained);
+        match self.reserve(message.body.len()).await {
+            Some(place) => place.publish(message),
+            None => return Err(Closed(message)),
+        }
         Ok(())
+    }
+
+    /// Waits for a place for a message whose body has `octets`; `None` once the publisher is closed. Cancel safe: nothing
+    /// is held. Whoever waits is served in order.
+    pub async fn reserve(&self, octets: usize) -> Option<Place<'_, T>> {
+        let frames = Arc::clone(&self.frames).acquire_owned().await.ok()?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(octets)).await.ok()?;
+        Some(Place { publisher: self, octets, room: [frames, bytes] })
+    }
+
+    /// A place for a message whose body has `octets`, if there is one now.
+    #[must_use]
+    pub fn try_reserve(&self, octets: usize) -> Option<Place<'_, T>> {
+        let frames = Arc::clone(&self.frames).try_acquire_owned().ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.permits(octets)).ok()?;
+        Some(Place { publisher: self, octets, room: [frames, bytes] })
+    }
+
+    fn permits(&self, octets: usize) -> u32 {
+        u32::try_from(octets).unwrap_or(u32::MAX).min(self.window_bytes)
     }
 
     /// Where each lane stands.
@@ -204,6 +230,33 @@ impl<T: Send + 'static> Publisher<T> {
         for retained in self.shared.backlog.take_all() {
             self.shared.abandon(retained).await;
         }
+    }
+}
+
+impl<'a, T: Send + 'static> Place<'a, T> {
+    /// Publishes the message. Its body should not be longer than was said.
+    pub fn publish(self, message: Message<T>) {
+        let (publisher, retained) = self.retain(message);
+        publisher.shared.backlog.push(retained);
+    }
+
+    /// Publishes the message behind all others that are not sent yet, those that are published later too.
+    pub fn publish_behind(self, message: Message<T>) {
+        let (publisher, retained) = self.retain(message);
+        publisher.shared.backlog.push_behind(retained);
+    }
+
+    fn retain(self, message: Message<T>) -> (&'a Publisher<T>, Retained<T>) {
+        debug_assert!(message.body.len() <= self.octets, "a place for fewer octets");
+        let retained = Retained {
+            message,
+            attempts: 0,
+            losses: 0,
+            confirmed_then: 0,
+            sent_at: Instant::now(),
+            _room: self.room,
+        };
+        (self.publisher, retained)
     }
 }
 

@@ -37,8 +37,9 @@ pub struct PublisherOptions {
     ///
     /// A message that was in flight when a connection was lost, twice, is a suspect: from then on it is sent alone, so
     /// that those that were only near it are confirmed. Given up is one that has had its attempts *and* was alone at the
-    /// last loss; so values below 3 count as 3. A suspect that was lost alone goes behind the others, with a pause
-    /// that grows, given up or not: it does not stop the line.
+    /// last loss *and* since the loss before that saw others confirmed; so values below 3 count as 3. A broker that takes
+    /// nothing (a full queue that rejects, a missing exchange) is thus no message's fault. A suspect that was lost
+    /// alone goes behind the others, with a pause that grows, given up or not: it does not stop the line.
     pub max_attempts: Option<u32>,
 }
 

@@ -32,10 +32,11 @@ pub(super) struct Shared<T> {
 
 impl<T> Shared<T> {
     pub(super) fn new(options: PublisherOptions, outcomes: mpsc::Sender<Outcome<T>>) -> Self {
+        let seats = Arc::new(Seats::new(options.brokers.clone(), options.backoff, options.rebalance));
         Self {
             backlog: Backlog::new(),
-            board: Arc::new(Board::new(options.connections.max(1))),
-            seats: Arc::new(Seats::new(options.brokers.clone(), options.backoff, options.rebalance)),
+            board: Arc::new(Board::new(options.connections.max(1), Arc::clone(&seats))),
+            seats,
             options,
             outcomes,
             deaf: AtomicBool::new(false),

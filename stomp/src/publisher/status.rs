@@ -1,10 +1,12 @@
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
+
+use crate::pool::{BrokerStatus, Seats};
 
 /// Where a lane stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +63,8 @@ pub struct LaneStatus {
     pub in_flight: u64,
     /// Octets of their bodies.
     pub in_flight_bytes: u64,
+    /// When the oldest of them was sent. While it grows old the broker is slow, blocked, or gone.
+    pub oldest_sent: Option<Instant>,
 }
 
 /// Counts since the start.
@@ -86,6 +90,7 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Board {
     lanes: Mutex<Vec<LaneStatus>>,
+    seats: Arc<Seats>,
     connects: AtomicU64,
     failures: AtomicU64,
     confirmed: AtomicU64,
@@ -95,7 +100,7 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(super) fn new(lanes: usize, seats: Arc<Seats>) -> Self {
         let lane = LaneStatus {
             broker: String::new(),
             state: LaneState::Connecting,
@@ -103,9 +108,11 @@ impl Board {
             last_error: None,
             in_flight: 0,
             in_flight_bytes: 0,
+            oldest_sent: None,
         };
         Self {
             lanes: Mutex::new(vec![lane; lanes]),
+            seats,
             connects: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -119,6 +126,19 @@ impl Board {
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneStatus> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a lane takes messages now.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().any(|lane| lane.state == LaneState::Connected)
+    }
+
+    /// What is known of each broker, in the order of the options.
+    #[must_use]
+    pub fn brokers(&self) -> Vec<BrokerStatus> {
+        self.seats.readings()
     }
 
     /// Counts since the start.

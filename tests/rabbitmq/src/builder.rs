@@ -32,6 +32,8 @@ pub struct Builder {
     web_stomp: bool,
     busy_wait: bool,
     start_limit: Duration,
+    /// What nodes of one cluster share; each has its own otherwise.
+    cookie: Option<String>,
 }
 
 /// What a node's TLS listeners show and demand, in PEM. The files lie in the node's folder and go with it.
@@ -98,7 +100,14 @@ impl Builder {
             web_stomp: false,
             busy_wait: true,
             start_limit: START_LIMIT,
+            cookie: None,
         }
+    }
+
+    /// Lets the node into the cluster that has this secret and this registry of names.
+    pub(crate) fn member(mut self, cookie: &str, epmd: SocketAddr) -> Self {
+        self.cookie = Some(cookie.to_owned());
+        self.env("ERL_EPMD_PORT", epmd.port().to_string())
     }
 
     /// Adds a line to `rabbitmq.conf`, for example `stomp.trailing_lf = false`. It wins over an earlier line with the
@@ -173,7 +182,7 @@ impl Builder {
     pub fn start(self) -> Result<Node, Error> {
         let mut attempt = 1;
         loop {
-            match Node::launch(Plan::new(&self)?) {
+            match Node::launch(Plan::new(&self, Ports::reserve()?)?) {
                 Err(Error::Start { log, .. }) if attempt < PORT_ATTEMPTS && log.contains(PORT_TAKEN) => {
                     attempt += 1;
                 }
@@ -196,9 +205,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn new(builder: &Builder) -> Result<Self, Error> {
+    pub(crate) fn new(builder: &Builder, ports: Ports) -> Result<Self, Error> {
         let install = Install::find()?;
-        let ports = Ports::reserve()?;
         let folder = tempfile::Builder::new()
             .prefix("rabbitmq-node-")
             .tempdir()
@@ -249,7 +257,7 @@ fn environment(builder: &Builder, ports: &Ports, folder: &Path) -> Vec<(String, 
         ("ERL_EPMD_PORT", ports.epmd().port().to_string()),
         // The scripts then become the VM instead of staying its parent, and leave the standard input open.
         ("RABBITMQ_ALLOW_INPUT", "1".into()),
-        ("RABBITMQ_NODENAME", format!("rabbitmq-node-{}@localhost", ports.amqp().port())),
+        ("RABBITMQ_NODENAME", node_name(ports)),
         ("RABBITMQ_DIST_PORT", ports.distribution().port().to_string()),
         ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erl_args),
         ("RABBITMQ_CONFIG_FILE", inside(CONFIG)),
@@ -270,6 +278,11 @@ fn environment(builder: &Builder, ports: &Ports, folder: &Path) -> Vec<(String, 
         .collect()
 }
 
+/// The name of the Erlang node.
+pub(crate) fn node_name(ports: &Ports) -> String {
+    format!("rabbitmq-node-{}@localhost", ports.amqp().port())
+}
+
 fn write_files(builder: &Builder, ports: &Ports, folder: &Path) -> Result<(), Error> {
     let write = |name: &str, text: &str| {
         fs::write(folder.join(name), text).map_err(Error::io(format!("write the node's {name}")))
@@ -282,10 +295,14 @@ fn write_files(builder: &Builder, ports: &Ports, folder: &Path) -> Result<(), Er
     write(ENABLED_PLUGINS, &format!("[{}].\n", builder.plugins.join(",")))?;
     fs::create_dir(folder.join(HOME)).map_err(Error::io("create the node's home"))?;
     let cookie = format!("{HOME}/.erlang.cookie");
-    let secret: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
-    write(&cookie, &secret)?;
+    write(&cookie, builder.cookie.as_ref().unwrap_or(&secret()))?;
     fs::set_permissions(folder.join(&cookie), Permissions::from_mode(0o400))
         .map_err(Error::io("protect the node's cookie"))
+}
+
+/// A cookie.
+pub(crate) fn secret() -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(32).collect()
 }
 
 fn listeners(builder: &Builder, ports: &Ports) -> Vec<SocketAddr> {

@@ -30,11 +30,14 @@
 //! # Ok::<(), rabbitmq_node::Error>(())
 //! ```
 //!
+//! A [`Cluster`] is several nodes that know each other, for quorum queues; each can be killed and started again.
+//!
 //! Every function blocks, and every one has a deadline. An async test calls them directly (a test has its runtime to
 //! itself) or, where other tasks of a single-threaded runtime must go on meanwhile, through `spawn_blocking`: [`Node`]
 //! and [`Vhost`] are `Send + Sync + 'static`.
 
 mod builder;
+mod cluster;
 mod control;
 mod error;
 mod install;
@@ -49,6 +52,7 @@ mod vhost;
 mod wait;
 
 pub use builder::{Builder, Tls};
+pub use cluster::Cluster;
 pub use error::Error;
 pub use node::{GUEST, Node};
 pub use queue::{Message, QueueCounts, QueueKind, QueueOptions};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::builder::{Builder, Plan};
+use crate::builder::{Builder, Plan, node_name};
 use crate::error::Error;
 use crate::management::Management;
 use crate::ports::Ports;
@@ -107,6 +107,11 @@ impl Node {
     /// and statistics unless the node was built with `config("management_agent.disable_metrics_collector = false")`.
     pub fn management_url(&self) -> String {
         format!("http://{}", self.inner.plan.ports.management())
+    }
+
+    /// The name of its Erlang node, as in the log.
+    pub fn name(&self) -> String {
+        node_name(&self.inner.plan.ports)
     }
 
     /// The version of RabbitMQ, for example `3.10.8`.

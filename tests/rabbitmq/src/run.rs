@@ -57,13 +57,19 @@ impl Run {
     /// Starts the node and returns when its listeners accept connections.
     pub(crate) fn start(plan: &Plan) -> Result<Self, Error> {
         let deadline = Instant::now() + plan.start_limit;
-        let mut run = Self::start_epmd(plan)?;
-        run.watchdog = Some(start_watchdog(plan, run.epmd.id())?);
-        run.wait_for_epmd(plan)?;
+        let mut run = Self::start_registry(plan)?;
         match run.start_broker(plan, deadline) {
             Ok(()) => Ok(run),
             Err(error) => Err(run.explain(plan, error)),
         }
+    }
+
+    /// Starts epmd, and the watchdog, alone.
+    pub(crate) fn start_registry(plan: &Plan) -> Result<Self, Error> {
+        let mut run = Self::start_epmd(plan)?;
+        run.watchdog = Some(start_watchdog(plan, run.epmd.id())?);
+        run.wait_for_epmd(plan)?;
+        Ok(run)
     }
 
     /// The line into the broker.

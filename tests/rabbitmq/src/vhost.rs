@@ -250,8 +250,20 @@ impl Vhost {
     ///
     /// [`Error::Management`], with status 400 when the definition is not valid.
     pub fn set_policy(&self, policy: &str, pattern: &str, definition: &Value) -> Result<(), Error> {
-        let body =
-            json!({ "pattern": pattern, "definition": definition, "apply-to": "queues", "priority": 1 });
+        self.put_policy("queues", policy, pattern, definition)
+    }
+
+    /// [`Vhost::set_policy`] for exchanges, for example `{"alternate-exchange": "unrouted"}`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Management`], with status 400 when the definition is not valid.
+    pub fn set_exchange_policy(&self, policy: &str, pattern: &str, definition: &Value) -> Result<(), Error> {
+        self.put_policy("exchanges", policy, pattern, definition)
+    }
+
+    fn put_policy(&self, to: &str, policy: &str, pattern: &str, definition: &Value) -> Result<(), Error> {
+        let body = json!({ "pattern": pattern, "definition": definition, "apply-to": to, "priority": 1 });
         self.node.management.put(&["policies", &self.name, policy], &body)
     }
 
