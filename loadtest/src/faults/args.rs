@@ -6,13 +6,13 @@ use clap::ValueEnum;
 
 use crate::{
     Error,
-    faults::{fault::Fault, mark, mode::Mode, rig, trial::Trial},
+    faults::{fault::Fault, mark, measure::Measure, mode::Mode, rig, trial::Trial},
     report::JsonTo,
 };
 
 /// What `loadtest faults` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "\
+#[command(args_conflicts_with_subcommands = true, after_help = "\
 It starts a RabbitMQ of its own and the program beacon-edge that lies beside it, on loopback, and leaves
 nothing behind.
 
@@ -23,10 +23,15 @@ Examples:
     loadtest faults --mode spooled --fault sigkill --seeds 1..25
   A schedule that failed, once more:
     loadtest faults --mode spooled --fault sigkill --seed 17
+  What trouble costs (see --help of each):
+    loadtest faults latency | outage | drain
 
 Exit status: 0 when every promise was kept, even when interrupted; 1 when one was broken or a run could
 not be made; 2 for wrong arguments.")]
 pub struct Args {
+    /// A measurement in place of the schedules
+    #[command(subcommand)]
+    pub measure: Option<Measure>,
     /// Modes of the edge; several with commas [default: all]
     #[arg(long, value_name = "MODE", value_delimiter = ',', help_heading = "Schedules")]
     pub mode: Vec<Mode>,

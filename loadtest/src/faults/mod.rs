@@ -16,6 +16,7 @@
 //! | `edge`, `rig` | the program under judgement; the broker |
 //! | [`proxy`], `disk`, `power` | what fails: network, disk, electricity |
 //! | [`judge`] | whether that was as promised |
+//! | [`measure`] | what trouble costs: `latency`, `outage`, `drain` |
 //! | [`report`], `markdown` | the result for machines and for people; the table of `docs/guarantees.md` |
 
 pub mod args;
@@ -28,6 +29,7 @@ pub mod judge;
 mod load;
 mod mark;
 mod markdown;
+pub mod measure;
 pub mod mode;
 mod power;
 pub mod proxy;

@@ -130,7 +130,7 @@ pub(crate) fn configuration(mode: Mode, site: Site<'_>) -> String {
     write!(
         text,
         "\n[destinations.main]\nbrokers = {brokers:?}\ndestination = \"/amq/queue/{queue}\"\n\
-         heart_beat = \"1s\"\nreceipt_timeout = \"5s\"\nconnect_timeout = \"2s\"\n\
+         window_frames = 32\nheart_beat = \"1s\"\nreceipt_timeout = \"5s\"\nconnect_timeout = \"2s\"\n\
          backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n\n\
          [destinations.main.ring]\nmax_beacons = {ring}\noverflow = \"{}\"\n",
         if mode.has_spool() { "spool" } else { "drop_newest" },

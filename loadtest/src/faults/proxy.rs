@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    ops::Deref,
     sync::Arc,
     thread,
     time::Duration,
@@ -38,10 +39,14 @@ const QUEUE: usize = 64;
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    weather: Arc<watch::Sender<Weather>>,
+    control: Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
+
+/// Makes the weather of a [`Proxy`], from wherever it is needed. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<watch::Sender<Weather>>);
 
 /// What the network does at the moment. The default is that it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +92,7 @@ impl Proxy {
             .name("proxy".into())
             .spawn(serve)
             .map_err(Error::io("thread for the proxy"))?;
-        Ok(Self { address, weather, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, control: Control(weather), stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -95,6 +100,21 @@ impl Proxy {
         self.address
     }
 
+    /// What makes its weather.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+}
+
+impl Deref for Proxy {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Control {
     /// Ends every fault that has an end.
     pub fn heal(&self) {
         self.change(|weather| {
@@ -102,22 +122,22 @@ impl Proxy {
         });
     }
 
-    /// Resets every connection, and new ones until [`Proxy::heal`].
+    /// Resets every connection, and new ones until [`Control::heal`].
     pub fn refuse(&self) {
         self.change(|weather| weather.refuses = true);
     }
 
-    /// Swallows everything until [`Proxy::heal`].
+    /// Swallows everything until [`Control::heal`].
     pub fn black_hole(&self) {
         self.change(|weather| weather.black_hole = true);
     }
 
-    /// Delays both ways until [`Proxy::heal`].
+    /// Delays both ways until [`Control::heal`].
     pub fn delay(&self, delay: Duration) {
         self.change(|weather| weather.delay = delay);
     }
 
-    /// Slows both ways of each connection down until [`Proxy::heal`].
+    /// Slows both ways of each connection down until [`Control::heal`].
     pub fn throttle(&self, octets_per_second: u32) {
         self.change(|weather| weather.octets_per_second = Some(octets_per_second.max(1)));
     }
@@ -133,7 +153,7 @@ impl Proxy {
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {
-        self.weather.send_modify(change);
+        self.0.send_modify(change);
     }
 }
 

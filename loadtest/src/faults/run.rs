@@ -14,7 +14,7 @@ use crate::{
         args::{Args, Plan},
         disk::SmallDisk,
         fault::Fault,
-        markdown,
+        markdown, measure,
         mode::Mode,
         power::Tracer,
         report::{Failure, Report},
@@ -35,6 +35,9 @@ const OTHER_FILES: u64 = 256;
 /// # Errors
 /// Why there is no result, or [`Error::Broken`] after the result has been written; see [`Error`].
 pub fn command(args: Args) -> Result<(), Error> {
+    if let Some(measure) = args.measure {
+        return measure::command(measure);
+    }
     let plan = Plan::check(&args)?;
     let report = with_interrupt(move |interrupt| run(&plan, interrupt))?;
     publish(&report, &report.table(), args.report.as_ref())?;
