@@ -13,6 +13,7 @@ use beacon_edge::{
     Config, Edge,
     config::{Broker, LogConfig, LogFormat},
     edge::Report,
+    spool::command::SpoolCommand,
 };
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +37,9 @@ enum Command {
     Serve(Serve),
     /// Print the configuration in force as TOML, passwords hidden, and exit.
     Config(Serve),
+    /// Look at the spool's files, or publish one that was left over.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,17 +59,12 @@ fn main() -> ExitCode {
     let (prints, arguments) = match cli.command {
         Some(Command::Config(arguments)) => (true, arguments),
         Some(Command::Serve(arguments)) => (false, arguments),
+        Some(Command::Spool(command)) => return spool(&command),
         None => (false, cli.serve),
     };
-    // What is not Unicode in one of our variables makes a value that is refused by name.
-    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let config = match Config::load(arguments.config.as_deref(), environment) {
+    let config = match load(arguments.config.as_deref()) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("beacon-edge: {error}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(status) => return status,
     };
     if prints {
         // A closed pipe is the reader's choice.
@@ -77,6 +76,28 @@ fn main() -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     serve(&config, arguments.config.as_deref())
+}
+
+fn load(file: Option<&Path>) -> Result<Config, ExitCode> {
+    // What is not Unicode in one of our variables makes a value that is refused by name.
+    let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    Config::load(file, environment).map_err(|error| {
+        eprintln!("beacon-edge: {error}");
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
+fn spool(command: &SpoolCommand) -> ExitCode {
+    let config = match load(command.config_file()) {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    if let Err(error) = start_log(&config.log) {
+        eprintln!("beacon-edge: log.level: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    command.run(&config)
 }
 
 fn serve(config: &Config, file: Option<&Path>) -> ExitCode {

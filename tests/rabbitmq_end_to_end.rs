@@ -107,10 +107,30 @@ fn the_default_destination_declares_its_own_durable_queue() {
 
 #[test]
 fn a_broker_killed_and_restarted_in_the_middle_loses_nothing() {
+    kill_and_restart(&[], 500);
+}
+
+#[test]
+fn with_a_spool_an_outage_may_be_longer_than_the_ring() {
+    const RING: u64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let ring = RING.to_string();
+    let spool = [
+        ("BEACON_EDGE__SPOOL__DIR", dir.path().to_str().unwrap()),
+        ("BEACON_EDGE__SPOOL__MIN_FREE_BYTES", "0"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__RING__OVERFLOW", "spool"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__RING__MAX_BEACONS", &ring),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__SPOOL__AFTER", "50ms"),
+    ];
+    kill_and_restart(&spool, 2 * RING);
+}
+
+/// Kills RabbitMQ under load and starts it again when so many beacons more have been answered.
+fn kill_and_restart(more: &[(&str, &str)], meanwhile: u64) {
     let node = Node::start().unwrap();
     let vhost = node.new_vhost().unwrap();
     vhost.declare_queue(QUEUE, &QueueOptions::default()).unwrap();
-    let edge = edge(&vhost.stomp_url(), &[]);
+    let edge = edge(&vhost.stomp_url(), more);
     let (http, admin) = (edge.http_addr(), edge.admin_addr().unwrap());
     until("ready", || Browser::get(admin, "/readyz").unwrap().0 == 200);
 
@@ -121,7 +141,8 @@ fn a_broker_killed_and_restarted_in_the_middle_loses_nothing() {
         node.kill().unwrap();
         until("noticed", || Browser::get(admin, "/readyz").unwrap().0 == 503);
         let before = beacons(&edge).accepted;
-        until("answered meanwhile", || beacons(&edge).accepted > before + 500);
+        until("answered meanwhile", || beacons(&edge).accepted > before + meanwhile);
+        assert_eq!(beacons(&edge).spooled > 0, !more.is_empty());
         node.start_again().unwrap();
         let (again, confirmed) = (beacons(&edge).accepted, beacons(&edge).confirmed);
         until("delivering again", || beacons(&edge).confirmed > confirmed.max(again));
@@ -134,6 +155,7 @@ fn a_broker_killed_and_restarted_in_the_middle_loses_nothing() {
     });
     assert_conserved(&scrape(admin));
     let read = edge.read("main").unwrap();
+    assert_eq!(read.beacons.spooled, 0);
     assert_eq!(read.beacons.dropped_total(), 0, "the ring overflowed: {:?}", read.beacons);
     assert_eq!(read.beacons.accepted, answered.len() as u64);
 

@@ -11,7 +11,9 @@ use beacon_edge::{
     ledger::{DropReason, Snapshot},
     spool::State,
 };
-use support::{Browser, LIMIT, TestBroker, assert_conserved, brokers, config, drive, scrape, until};
+use support::{
+    Browser, LIMIT, TestBroker, assert_conserved, brokers, config, drive, program::Program, scrape, until,
+};
 
 const RING: u64 = 1_000;
 /// For a shutdown that has nothing to wait for.
@@ -312,4 +314,66 @@ fn a_poisoned_batch_becomes_a_dead_letter_and_leaves_the_spool() {
     expected.remove(&13);
     assert_eq!(broker.consumed().0.numbers(), expected);
     assert!(edge.shutdown(LIMIT).is_clean());
+}
+
+/// The program with this broker and a spool in `dir`.
+fn program(broker: &TestBroker, dir: &Path, key: (&str, &str)) -> Program {
+    let (name, url) = brokers(&broker.url());
+    Program::start(&[
+        (name, &url),
+        ("BEACON_EDGE__SPOOL__DIR", dir.to_str().unwrap()),
+        ("BEACON_EDGE__SPOOL__MIN_FREE_BYTES", "0"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__SPOOL__AFTER", "20ms"),
+        ("BEACON_EDGE__DESTINATIONS__MAIN__BACKOFF_MAX", "100ms"),
+        key,
+    ])
+}
+
+#[test]
+fn the_log_tells_when_spooling_begins_what_is_left_and_when_all_is_sent() {
+    const COUNT: u64 = 50;
+    let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
+    broker.go();
+    let overflow = ("BEACON_EDGE__DESTINATIONS__MAIN__RING__OVERFLOW", "spool");
+    let mut first = program(&broker, dir.path(), overflow);
+    let (http, _) = first.addresses();
+    assert_eq!(drive(http, COUNT, 1, &AtomicBool::new(false)).len() as u64, COUNT);
+    first.line_with("no broker takes messages: beacons go to the spool until one does");
+    first.signal("TERM");
+    let (code, log) = first.end();
+    assert!(code == 0 && log.contains("nothing was lost: 50 beacons are in the spool"), "{code}: {log}");
+    assert_eq!(log.matches("go to the spool").count(), 1, "{log}");
+
+    broker.come_back();
+    let mut second = program(&broker, dir.path(), overflow);
+    assert!(second.line_with("the spool holds beacons of an earlier run").contains("beacons=50"));
+    assert!(second.line_with("the spool is drained").contains("beacons=50"));
+    second.signal("TERM");
+    let (code, log) = second.end();
+    assert!(code == 0 && log.contains("50 recovered, 50 confirmed"), "{code}: {log}");
+    assert_eq!(broker.consumed().0.numbers(), numbers(0, COUNT));
+}
+
+#[test]
+fn what_was_answered_as_spooled_survives_kill_9() {
+    const COUNT: u64 = 50;
+    let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
+    broker.go();
+    let promise = ("BEACON_EDGE__ROUTES__BEACON__ACK", "spooled");
+    let mut first = program(&broker, dir.path(), promise);
+    let mut browser = Browser::connect(first.addresses().0).unwrap();
+    for seq in 0..COUNT {
+        assert_eq!(browser.beacon(seq, true).unwrap(), 204);
+    }
+    // SIGKILL, the moment after the last answer.
+    drop(first);
+
+    let second = program(&broker, dir.path(), promise);
+    broker.come_back();
+    until("all are there", || broker.consumed().0.beacons.len() as u64 == COUNT);
+    let (consumed, _) = broker.consumed();
+    assert_eq!((consumed.numbers(), consumed.duplicates()), (numbers(0, COUNT), 0));
+    second.signal("TERM");
+    let (code, log) = second.end();
+    assert_eq!(code, 0, "{log}");
 }

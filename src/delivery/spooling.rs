@@ -228,10 +228,14 @@ impl Carrier {
         !self.is_spooling && !self.is_ending
     }
 
-    /// Whether the spool may be asked. While it does not work it is asked for one batch at a time, now and then: a disk
-    /// that hangs must not keep more from the publisher.
+    /// From when on the spool may be asked. While it does not work it is asked for one batch at a time, now and then: a
+    /// disk that hangs must not keep more from the publisher. `None`: when it has answered.
+    fn append_from(&self) -> Option<Instant> {
+        (self.works || self.appends.is_empty()).then_some(self.append_at)
+    }
+
     fn can_append(&self) -> bool {
-        Instant::now() >= self.append_at && (self.works || self.appends.is_empty())
+        self.append_from().is_some_and(|from| Instant::now() >= from)
     }
 
     fn append(&mut self, batch: Batch) {
@@ -307,7 +311,7 @@ impl Carrier {
         let held = self.held.front()?;
         let after = if self.waits() { self.delivered.config.spool.after } else { Duration::ZERO };
         let due = held.since + after;
-        Some(if held.row.is_some() { due } else { due.max(self.append_at) })
+        if held.row.is_some() { Some(due) } else { Some(due.max(self.append_from()?)) }
     }
 
     /// What is held has waited for long enough: it goes to the spool, or stays there.

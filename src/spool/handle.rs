@@ -35,7 +35,6 @@ pub struct Spool {
 /// The thread of a spool. Dropped, it does what is queued and ends by itself.
 #[derive(Debug)]
 pub struct SpoolThread {
-    name: String,
     commands: Sender<Command>,
     shared: Arc<Shared>,
     ended: Receiver<()>,
@@ -61,10 +60,9 @@ impl Spool {
         let (sender, commands) = crossbeam_channel::bounded(PLACES + 1);
         let (opened, wait_opened) = crossbeam_channel::bounded(1);
         let (end, ended) = crossbeam_channel::bounded(1);
-        let shared = Arc::new(Shared::new());
-        let name = name_of(&options.path);
+        let shared = Arc::new(Shared::new(name_of(&options.path)));
         let worker = Worker::new(options, missing, Arc::clone(&shared), commands);
-        let thread = thread::Builder::new().name(format!("spool-{name}")).spawn(move || {
+        let thread = thread::Builder::new().name(format!("spool-{}", shared.name)).spawn(move || {
             // Dropped when the thread ends, even by a panic.
             let _end: Sender<()> = end;
             worker.run(&opened);
@@ -72,7 +70,7 @@ impl Spool {
         // Opened or not, and told by the state: there is nothing else to know here.
         let _told: Result<(), _> = wait_opened.recv_timeout(OPEN);
         let spool = Self { commands: sender.clone(), shared: Arc::clone(&shared) };
-        Ok((spool, SpoolThread { name, commands: sender, shared, ended, thread: Some(thread) }))
+        Ok((spool, SpoolThread { commands: sender, shared, ended, thread: Some(thread) }))
     }
 
     /// Writes a batch behind all others. It is as durable as [`SpoolOptions::synchronous`] says when this returns. Many
@@ -160,7 +158,10 @@ impl Spool {
         timeout(ANSWER, answered).await.unwrap_or_else(|_| {
             // The thread is within a system call and cannot say it. It sets the state right when it is back.
             if self.shared.set_state(State::Failing("its disk does not answer".into())) {
-                tracing::error!("a spool's disk has not answered for {ANSWER:?}; its overflow policy acts; look at the disk");
+                tracing::error!(
+                    destination = self.shared.name,
+                    "the spool's disk has not answered for {ANSWER:?}; its overflow policy acts; look at the disk"
+                );
             }
             Err(Refused::TimedOut)
         })
@@ -175,7 +176,7 @@ impl SpoolThread {
         let ended = self.ended.recv_deadline(until);
         if ended == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
             return tracing::error!(
-                destination = self.name,
+                destination = self.shared.name,
                 "the spool's file was not closed in time: its disk does not answer; what was appended is in it"
             );
         }

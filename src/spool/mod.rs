@@ -4,20 +4,26 @@
 //! |---|---|
 //! | `handle.rs` | [`Spool`], what delivery holds: append, remove, read, and the figures |
 //! | `shared.rs` | what the handles and the thread share |
-//! | `thread.rs` | the thread: groups, timers, trouble and the way back |
+//! | `thread.rs` | the thread: groups and timers |
+//! | `repair.rs` | its trouble: told once, set aside, tried again |
 //! | `store.rs` | the file while it is open: commits, reads, space given back |
 //! | `open.rs` | from a path to an open file, or the reason why not |
 //! | `aside.rs` | files that cannot be used, kept under another name |
 //! | `format.rs` | the schema and its version |
 //! | `disk.rs` | free space |
+//! | `command.rs`, `inspect.rs`, `replay.rs` | `beacon-edge spool …`: looking at files, publishing one that was left over |
 //!
 //! What an operator needs to know is in `docs/spool.md`.
 
 mod aside;
+pub mod command;
 mod disk;
 mod format;
 mod handle;
+mod inspect;
 mod open;
+mod repair;
+mod replay;
 mod shared;
 mod store;
 mod thread;

@@ -43,7 +43,13 @@ impl From<rusqlite::Error> for Unusable {
                 Self::Disk("another process is using the file".into())
             }
             Some(ErrorCode::ReadOnly) => Self::Disk("the file, its folder or its disk is read-only".into()),
-            _ => Self::Disk(error.to_string()),
+            Some(ErrorCode::CannotOpen) => Self::Disk(
+                "its write-ahead log cannot be opened beside it; the folder has to be writable".into(),
+            ),
+            _ => match error.sqlite_error() {
+                Some(code) => Self::Disk(format!("{error} (SQLite's code {})", code.extended_code)),
+                None => Self::Disk(error.to_string()),
+            },
         }
     }
 }
@@ -92,6 +98,8 @@ pub(super) fn open(path: &Path, synchronous: Synchronous, missing: Missing) -> R
             return Err(Unusable::Spoiled(format!("it is a database of another application ({id:#x})")));
         }
     }
+    // SQLite would go on without the right to write, and fail at something else.
+    OpenOptions::new().write(true).open(path)?;
     let connection = Connection::open_with_flags(path, flags())?;
     prepare(&connection, synchronous).inspect_err(|_| keep_log(&connection))?;
     check(&connection, size).inspect_err(|_| keep_log(&connection))?;

@@ -53,6 +53,8 @@ pub(super) struct Range {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// The destination's name.
+    pub(super) name: String,
     room: Arc<Semaphore>,
     removed: Mutex<Vec<Row>>,
     is_closing: AtomicBool,
@@ -71,8 +73,9 @@ pub(super) struct Figures {
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(name: String) -> Self {
         Self {
+            name,
             room: Arc::new(Semaphore::new(PLACES)),
             removed: Mutex::default(),
             is_closing: AtomicBool::new(false),

@@ -1,6 +1,11 @@
 //! The file while it is open: commits, reads, space given back. Blocking; no thread, no clock of its own.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use rusqlite::{Connection, Statement, TransactionBehavior, params};
@@ -28,6 +33,9 @@ const DELETE: &str = "DELETE FROM batch WHERE row BETWEEN ?1 AND ?2 RETURNING co
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
     destination: String,
     max_pages: u64,
     /// What appends are promised.
@@ -98,6 +106,8 @@ impl Store {
     ) -> Result<Self, Unusable> {
         let mut store = Self {
             connection: open::open(&options.path, options.synchronous, missing)?,
+            identity: identity(&options.path)?,
+            path: options.path.clone(),
             destination: options.destination.clone(),
             max_pages: options.max_bytes / PAGE,
             synchronous: options.synchronous,
@@ -213,6 +223,11 @@ impl Store {
             found.batches.push((row, batch));
         }
         Ok(found)
+    }
+
+    /// Whether the file still has its name. One that was deleted takes everything and keeps nothing.
+    pub(super) fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
     }
 
     /// Whether much of the file is empty and the rest is little.
@@ -352,6 +367,11 @@ fn used_and_free(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
 /// Most pages that a row with a body this long can take: its leaf, a page of the tree above, and the rest of the body.
 fn pages_for(octets: usize) -> u64 {
     2 + (octets as u64).div_ceil(PAGE - 4)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 fn now_ms() -> i64 {

@@ -11,10 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Level, Refused, Row, SpoolOptions, State,
-    aside::{folder, set_aside},
+    Refused, Row, SpoolOptions, Synchronous,
+    aside::folder,
     disk::FreeSpace,
     open::{Missing, Unusable},
+    repair::{BACKOFF_MIN, Trouble},
     shared::{Command, Draft, Range, Shared, Written},
     store::{Before, Committed, Group, Store},
 };
@@ -29,10 +30,7 @@ const GROUP_REMOVED: usize = 4096;
 /// How long a removed row waits for an append to be deleted with.
 const REMOVE: Duration = Duration::from_millis(50);
 /// What an idle thread does now and then: looks at the disk, empties the write-ahead log, gives space back.
-const IDLE: Duration = Duration::from_secs(1);
-/// Pauses between attempts when the file cannot be used.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 /// At most one shrinking in this time.
 const SHRINK: Duration = Duration::from_secs(10);
 
@@ -48,32 +46,26 @@ struct Waiting {
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    options: SpoolOptions,
+    pub(super) options: SpoolOptions,
     /// Whether files are made, and set aside, as need be; or only the one that is there is used.
-    missing: Missing,
-    shared: Arc<Shared>,
+    pub(super) missing: Missing,
+    pub(super) shared: Arc<Shared>,
     commands: Receiver<Command>,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     /// What this process knows of the file from when it was last open.
-    before: Option<Before>,
-    removed: BTreeSet<Row>,
-    damaged: BTreeSet<Row>,
-    free_space: FreeSpace,
-    trouble: Option<Trouble>,
-    is_full: bool,
-    backoff: Duration,
-    remove_at: Option<Instant>,
+    pub(super) before: Option<Before>,
+    pub(super) removed: BTreeSet<Row>,
+    pub(super) damaged: BTreeSet<Row>,
+    pub(super) free_space: FreeSpace,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) is_full: bool,
+    pub(super) backoff: Duration,
+    pub(super) remove_at: Option<Instant>,
     shrunk_at: Option<Instant>,
-    /// When the write-ahead log is emptied, unless there is something to do before.
-    rest_at: Option<Instant>,
-}
-
-/// Why nothing can be appended.
-#[derive(Debug, Clone)]
-struct Trouble {
-    reason: String,
-    is_space: bool,
-    retry_at: Instant,
+    /// When the file's name was last looked at.
+    looked_at: Option<Instant>,
+    /// When the write-ahead log is emptied.
+    pub(super) rest_at: Option<Instant>,
 }
 
 /// What is done together.
@@ -107,6 +99,7 @@ impl Worker {
             backoff: BACKOFF_MIN,
             remove_at: None,
             shrunk_at: None,
+            looked_at: None,
             rest_at: None,
         }
     }
@@ -203,7 +196,12 @@ impl Worker {
     }
 
     fn has_committed(&mut self, committed: &Committed, waiting: Vec<Waiting>) {
-        self.rest_at = Some(Instant::now() + IDLE);
+        let soon = Instant::now() + IDLE;
+        self.rest_at = match self.options.synchronous {
+            // Everything is on disk already: when there is nothing else to do.
+            Synchronous::Full => Some(soon),
+            Synchronous::Normal => self.rest_at.or(Some(soon)),
+        };
         let damaged = committed.damaged;
         if damaged.batches > 0 {
             self.shared.change(|figures| {
@@ -266,141 +264,17 @@ impl Worker {
         Some(Refused::NoSpace)
     }
 
-    /// The file did not do what it should.
-    fn has_failed(&mut self, unusable: Unusable) {
-        match unusable {
-            // The transaction is rolled back; nothing else is wrong.
-            Unusable::NoSpace(reason) => self.is_in_trouble(reason, true),
-            Unusable::Disk(reason) => {
-                if let Some(store) = self.store.take() {
-                    self.before = Some(store.before());
-                    store.abandon();
-                }
-                self.is_in_trouble(reason, false);
-            }
-            Unusable::Spoiled(reason) => {
-                if let Some(store) = self.store.take() {
-                    self.before = Some(store.before());
-                    store.abandon();
-                }
-                self.set_aside(&reason);
-                self.open();
-            }
-        }
-    }
-
-    fn is_in_trouble(&mut self, reason: String, is_space: bool) {
-        let retry_at = Instant::now() + self.backoff;
-        self.trouble = Some(Trouble { reason, is_space, retry_at });
-        self.remove_at = self.remove_at.map(|_| retry_at);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-    }
-
-    fn try_again(&mut self) {
-        let Some(trouble) = &self.trouble else { return };
-        if trouble.retry_at > Instant::now() {
-            return;
-        }
-        if self.store.is_none() {
-            self.trouble = None;
-            self.open();
-        } else if self.free_space.is_ample() {
-            self.trouble = None;
-        } else {
-            let reason = trouble.reason.clone();
-            self.is_in_trouble(reason, true);
-        }
-    }
-
-    /// Opens the file, or a new one in the place of one that is set aside.
-    fn open(&mut self) {
-        let opened = match self.open_store() {
-            Err(Unusable::Spoiled(reason)) if self.missing == Missing::Make => {
-                if !self.set_aside(&reason) {
-                    return;
-                }
-                self.open_store()
-            }
-            opened => opened,
-        };
-        match opened {
-            Ok(store) => self.has_opened(store),
-            Err(Unusable::NoSpace(reason)) => self.is_in_trouble(reason, true),
-            Err(Unusable::Disk(reason) | Unusable::Spoiled(reason)) => self.is_in_trouble(reason, false),
-        }
-    }
-
-    fn open_store(&self) -> Result<Store, Unusable> {
-        Store::open(&self.options, self.missing, self.before)
-    }
-
-    fn has_opened(&mut self, store: Store) {
-        let (level, is_ours) = (store.totals().level, store.is_ours());
-        self.shared.change(|figures| match self.before {
-            None => figures.recovered = level,
-            Some(_) if is_ours => {}
-            // Another process had it meanwhile.
-            Some(before) => {
-                let known = before.totals.level;
-                figures.recovered.batches += level.batches.saturating_sub(known.batches);
-                figures.recovered.beacons += level.beacons.saturating_sub(known.beacons);
-                figures.recovered.octets += level.octets.saturating_sub(known.octets);
-                figures.damage.beacons += known.beacons.saturating_sub(level.beacons);
-            }
-        });
-        self.before = Some(store.before());
-        self.store = Some(store);
-        self.rest_at = Some(Instant::now() + IDLE);
-        self.publish_figures();
-    }
-
-    /// True if the file is out of the way.
-    fn set_aside(&mut self, reason: &str) -> bool {
-        if self.missing == Missing::Fail {
-            self.is_in_trouble(reason.to_owned(), false);
-            return false;
-        }
-        match set_aside(&self.options.path) {
-            Ok((target, deleted)) => {
-                let lost = self.before.map_or(0, |before| before.totals.level.beacons);
-                tracing::error!(
-                    destination = self.name(),
-                    reason,
-                    beacons = lost,
-                    file = %target.display(),
-                    "the spool's file cannot be used and was set aside; a new one takes its place; see docs/spool.md for what can be saved"
-                );
-                if !deleted.is_empty() {
-                    tracing::warn!(
-                        destination = self.name(),
-                        ?deleted,
-                        "older files that had been set aside were deleted to keep their number bounded"
-                    );
-                }
-                self.removed.clear();
-                self.damaged.clear();
-                self.remove_at = None;
-                if let Some(before) = &mut self.before {
-                    before.totals.level = Level::default();
-                }
-                self.shared.change(|figures| {
-                    figures.damage.files += 1;
-                    figures.damage.beacons += lost;
-                    figures.level = Level::default();
-                });
-                true
-            }
-            Err(error) => {
-                self.is_in_trouble(format!("{reason}, and it cannot be set aside: {error}"), false);
-                false
-            }
-        }
-    }
-
     /// Keeps the write-ahead log short, and gives space back. Nobody waits for this.
     fn tidy(&mut self) {
         let now = Instant::now();
         let Some(store) = &mut self.store else { return };
+        if self.looked_at.is_none_or(|at| now - at >= IDLE) {
+            self.looked_at = Some(now);
+            if !store.is_in_place() {
+                return self
+                    .has_failed(Unusable::Disk("its file was moved or deleted while it was used".into()));
+            }
+        }
         let done = if store.is_worth_shrinking() && self.shrunk_at.is_none_or(|at| now - at >= SHRINK) {
             self.shrunk_at = Some(now);
             store.shrink()
@@ -419,7 +293,7 @@ impl Worker {
         }
     }
 
-    fn publish_figures(&self) {
+    pub(super) fn publish_figures(&self) {
         let Some(store) = &self.store else { return };
         self.shared.change(|figures| {
             figures.level = store.totals().level;
@@ -427,52 +301,8 @@ impl Worker {
         });
     }
 
-    /// Tells the state, and logs it if it is another one.
-    fn settle(&mut self) {
-        self.is_full &= self.is_nearly_full();
-        let state = match &self.trouble {
-            Some(trouble) => State::Failing(trouble.reason.as_str().into()),
-            None if self.is_full => State::Full,
-            None => State::Working,
-        };
-        if !self.shared.set_state(state.clone()) {
-            return;
-        }
-        let (destination, file) = (self.name(), self.options.path.display());
-        let level = self.shared.figures().level;
-        match state {
-            State::Working => tracing::info!(
-                destination,
-                %file,
-                batches = level.batches,
-                beacons = level.beacons,
-                octets = level.octets,
-                "the spool works"
-            ),
-            State::Full => tracing::warn!(
-                destination,
-                %file,
-                beacons = level.beacons,
-                max_bytes = self.options.max_bytes,
-                "the spool is full: its overflow policy acts until the broker has taken some; see /readyz, or enlarge spool.max_bytes"
-            ),
-            State::Failing(reason) => tracing::error!(
-                destination,
-                %file,
-                %reason,
-                "the spool takes nothing, its overflow policy acts; set right what the reason says, it is tried again by itself"
-            ),
-        }
-    }
-
-    /// Less than an eighth is free.
-    fn is_nearly_full(&self) -> bool {
-        let max = self.options.max_bytes;
-        self.store.as_ref().is_some_and(|store| store.used_bytes() > max - max / 8)
-    }
-
-    fn name(&self) -> String {
-        name_of(&self.options.path)
+    pub(super) fn name(&self) -> &str {
+        &self.shared.name
     }
 
     fn end(&mut self) {

@@ -159,7 +159,7 @@ fn many_appends_share_a_transaction_and_a_dropped_one_leaves_nothing() {
                 if is_dropped {
                     // Polled once: it is on its way.
                     let now = std::future::ready(());
-                    tokio::select! { biased; row = append => drop(row), () = now => {} }
+                    tokio::select! { biased; _ = append => {}, () = now => {} }
                 } else {
                     append.await.unwrap();
                 }
@@ -197,7 +197,7 @@ fn the_bound_holds_to_the_page_and_the_state_comes_back_with_room() {
         assert!(rig.spool.used_bytes() <= max_bytes);
         assert!(rig.spool.used_bytes() >= max_bytes - 2 * 4096 - 30_000, "{length}");
         // Bodies of 2,100 octets leave nearly half of each page empty.
-        assert!(rig.spool.level().octets >= max_bytes / 100 * if length == 10 { 15 } else { 50 }, "{length}");
+        assert!(rig.spool.level().octets >= max_bytes / 100 * if length == 10 { 10 } else { 50 }, "{length}");
         rows.into_iter().for_each(|row| rig.spool.remove(row));
         rig.wait(|state| *state == State::Working);
         rig.wait_until(|spool| spool.level() == Level::default());

@@ -40,7 +40,11 @@ impl Drop for Tmpfs {
 
 fn aside_of(folder: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    names.filter(|path| path.to_string_lossy().contains(".corrupt-")).collect()
+    // Without what SQLite kept beside them.
+    names
+        .filter(|path| path.extension().is_some_and(|it| it.to_string_lossy().starts_with("corrupt-")))
+        .filter(|path| !path.to_string_lossy().ends_with("-wal"))
+        .collect()
 }
 
 /// A file with these batches in it.
@@ -69,7 +73,7 @@ fn files_that_are_no_good_spools_are_set_aside() {
             1,
         ),
         ("a newer version", |path| sql(path, "PRAGMA user_version = 2"), 1),
-        ("other tables", |path| sql(path, "ALTER TABLE batch ADD COLUMN more"), 1),
+        ("other tables", |path| sql(path, "ALTER TABLE batch ADD COLUMN more TEXT"), 1),
         ("a table too many", |path| sql(path, "CREATE TABLE more (x)"), 1),
         (
             "cut off",
@@ -118,7 +122,10 @@ fn a_log_without_its_file_does_not_get_into_the_new_one() {
     let rig = Rig::start(options(&path));
     assert_eq!(rig.state(), State::Working);
     rig.append(&batch("new\n", 1)).unwrap();
-    assert_eq!(aside_of(folder.path()).len(), 1);
+    let names =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let kept: Vec<String> = names.filter(|name| name.starts_with("main.spool.corrupt-")).collect();
+    assert!(kept.len() == 1 && kept[0].ends_with("-wal"), "{kept:?}");
 }
 
 #[test]
@@ -175,10 +182,28 @@ fn a_file_that_goes_bad_while_it_is_used_is_set_aside_and_its_beacons_counted() 
     assert_eq!(rig.read(Some(rows[100])).map(|read| read.len()), Err(Refused::Failing));
     assert_eq!(rig.spool.damage(), Damage { files: 1, batches: 0, beacons: 1200 });
     assert_eq!(rig.spool.level(), Level::default());
+    let State::Failing(told) = rig.state() else { panic!() };
+    assert!(told.contains("set aside"), "{told}");
+    rig.wait(|state| *state == State::Working);
     let row = rig.append(&batch("new\n", 1)).unwrap();
     assert!(row > rows[399], "a row is not used again, whatever file it is in");
     assert_eq!(rig.bodies(), ["new\n"]);
     assert_eq!(aside_of(folder.path()).len(), 1);
+}
+
+#[test]
+fn a_file_that_is_deleted_while_it_is_used_is_noticed_and_its_beacons_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("main.spool");
+    let rig = Rig::start(options(&path));
+    let row = rig.append(&batch("a\nb\n", 2)).unwrap();
+    fs::remove_file(&path).unwrap();
+    rig.wait_until(|spool| spool.damage().beacons == 2);
+    rig.wait(|state| *state == State::Working);
+    assert!(rig.append(&batch("c\n", 1)).unwrap() > row);
+    assert_eq!(rig.bodies(), ["c\n"]);
+    assert_eq!((rig.spool.recovered(), rig.spool.level()), (Level::default(), level(1, 1, 2)));
+    assert!(path.exists());
 }
 
 #[test]

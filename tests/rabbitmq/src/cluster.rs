@@ -39,7 +39,7 @@ impl Cluster {
         loop {
             match Self::launch(builder, size) {
                 Err(Error::Start { log, .. }) if attempt < ATTEMPTS && log.contains(PORT_TAKEN) => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 outcome => return outcome,
             }
