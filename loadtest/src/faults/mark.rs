@@ -71,7 +71,7 @@ impl Mark {
             let text = std::str::from_utf8(&mark[from..from + digits]).map_err(|_| Damage::NoMark)?;
             u64::from_str_radix(text, 16).map_err(|_| Damage::NoMark)
         };
-        if number(BODY + 3, 16)? != checksum(&mark[..BODY]) {
+        if &mark[BODY..BODY + 3] != b"&x=" || number(BODY + 3, 16)? != checksum(&mark[..BODY]) {
             return Err(Damage::Checksum);
         }
         Ok(Self {

@@ -7,17 +7,27 @@ use crate::Error;
 const BEGIN: &str = "<!-- begin: loadtest faults -->";
 const END: &str = "<!-- end: loadtest faults -->";
 
+/// Whether the table can be written into `path`, so that nobody runs for half an hour to hear that it cannot.
+///
+/// # Errors
+/// As [`update`].
+pub(crate) fn check(path: &Path) -> Result<(), Error> {
+    with(path, "").map(drop)
+}
+
 /// Replaces what stands between the markers in `path`.
 ///
 /// # Errors
-/// [`Error::Argument`] without the markers; [`Error::Output`] when the file cannot be read or written.
+/// [`Error::Argument`] when there is no such file, or no markers are in it; [`Error::Output`] when it cannot be written.
 pub(crate) fn update(path: &Path, text: &str) -> Result<(), Error> {
-    let failed = |source| Error::Output { path: path.to_owned(), source };
-    let page = fs::read_to_string(path).map_err(failed)?;
-    let page = replaced(&page, text).ok_or_else(|| {
-        Error::Argument(format!("{}: no lines {BEGIN} and {END} to write the table between", path.display()))
-    })?;
-    fs::write(path, page).map_err(failed)
+    fs::write(path, with(path, text)?).map_err(|source| Error::Output { path: path.to_owned(), source })
+}
+
+fn with(path: &Path, text: &str) -> Result<String, Error> {
+    let refused = |reason: String| Error::Argument(format!("--markdown {}: {reason}", path.display()));
+    let page = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    replaced(&page, text)
+        .ok_or_else(|| refused(format!("no lines {BEGIN} and {END} to write the table between")))
 }
 
 fn replaced(page: &str, text: &str) -> Option<String> {

@@ -62,18 +62,20 @@ impl Tracer {
         words.map(str::to_owned).into_iter().chain([trace, "--".to_owned()]).collect()
     }
 
-    /// Undoes what was not on disk when process `pid` was killed.
+    /// Undoes what was not on disk when process `pid` was killed; says how many octets that were.
     ///
     /// # Errors
     /// When the trace does not come to its end, or a file cannot be changed.
-    pub(crate) fn undo(&self, pid: u32, seed: u64) -> Result<(), Error> {
+    pub(crate) fn undo(&self, pid: u32, seed: u64) -> Result<u64, Error> {
         let trace = self.whole_trace(pid)?;
         let mut lengths = self.lengths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut rng = Rng::with_seed(seed);
+        let mut undone = 0;
         for (path, unsynced) in unsynced_writes(&trace, &self.spool) {
             let Ok(file) = File::options().write(true).open(&path) else { continue };
             let on_disk = lengths.get(&path).copied().unwrap_or(0).max(unsynced.synced_end);
             undo(&file, &unsynced.writes, on_disk, &mut rng).map_err(Error::io("undoing what was not on disk"))?;
+            undone += unsynced.writes.iter().map(|(_, octets)| octets).sum::<u64>();
         }
         lengths.clear();
         for entry in fs::read_dir(&self.spool).into_iter().flatten().flatten() {
@@ -84,7 +86,7 @@ impl Tracer {
                 lengths.insert(path, metadata.len());
             }
         }
-        Ok(())
+        Ok(undone)
     }
 
     fn whole_trace(&self, pid: u32) -> Result<String, Error> {

@@ -205,6 +205,9 @@ async fn relay(client: TcpStream, target: SocketAddr, mut weather: watch::Receiv
     };
     if is_reset {
         drop((to_client.as_ref().set_zero_linger(), to_server.as_ref().set_zero_linger()));
+        // Dropped they would say goodbye first.
+        to_client.forget();
+        to_server.forget();
     }
 }
 
@@ -326,3 +329,6 @@ async fn write_all(to: &OwnedWriteHalf, mut octets: &[u8]) -> Result<(), Ended> 
         Ok(Err(_)) | Err(_) => Err(Ended::HungUp),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ pub fn command(args: Args) -> Result<(), Error> {
         return measure::command(measure);
     }
     let plan = Plan::check(&args)?;
+    args.markdown.as_deref().map_or(Ok(()), markdown::check)?;
     let report = with_interrupt(move |interrupt| run(&plan, interrupt))?;
     publish(&report, &report.table(), args.report.as_ref())?;
     if let Some(path) = &args.markdown {
@@ -83,14 +84,15 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
             Some(reason) => report.not_measured(cell, reason),
         }
     }
-    let mut rig = Rig::start(&plan.program)?;
-    report.broker = format!("RabbitMQ {}", rig.node().version());
+    let mut rig = Rig::new(&plan.program);
     let show = Show::new(plan.progress, trials.len());
     for (number, trial) in trials.iter().enumerate() {
         if interrupt.is_raised() {
             break;
         }
         show.before(number, trial, &report);
+        // Without brokers there is nothing to judge, and no other run will find them.
+        report.broker = format!("RabbitMQ {}", rig.brokers(trial.fault)?.node().version());
         let run = u32::try_from(number).unwrap_or(u32::MAX);
         match trial.run(&rig, run, plan.settle, interrupt) {
             Ok(Some(outcome)) => {
@@ -103,7 +105,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
                 show.line(&format!("{}: {reason}", name(trial)));
                 report.failures.push(Failure { trial: *trial, reason });
                 // Whatever state it left the broker in.
-                rig = Rig::start(&plan.program)?;
+                rig = Rig::new(&plan.program);
             }
         }
     }
@@ -124,7 +126,6 @@ fn cannot(mode: Mode, fault: Fault) -> Option<String> {
         Fault::PowerCut if mode.has_spool() => {
             Tracer::check().err().map(|reason| format!("not measured: {reason}"))
         }
-        Fault::NodeLoss => Some("not measured: needs a cluster".into()),
         _ => None,
     }
 }
@@ -161,11 +162,12 @@ impl Show {
     }
 
     fn after(&self, outcome: &Outcome) {
-        let Outcome { trial, steps, verdict, drained_s, took_s } = outcome;
+        let Outcome { trial, steps, verdict, undone_octets, drained_s, took_s } = outcome;
+        let undone = undone_octets.map_or_else(String::new, |octets| format!(", {} octets undone", grouped(octets)));
         let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
         self.line(&format!(
             "{}: {}\n  {} promised of {}, {} lost, {} counted as dropped, {} duplicates, drained in {drained_s:.1} s, \
-             took {took_s:.1} s",
+             took {took_s:.1} s{undone}",
             name(trial),
             steps.join("; "),
             grouped(verdict.promised),

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rabbitmq_node::QueueOptions;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -23,7 +22,7 @@ use crate::{
         mode::{Mode, Site, configuration},
         power::Tracer,
         proxy::Proxy,
-        rig::Rig,
+        rig::{Brokers, Rig},
         schedule,
     },
     interrupt::Interrupt,
@@ -66,6 +65,8 @@ pub struct Outcome {
     pub steps: Vec<Step>,
     /// What the judge found.
     pub verdict: Verdict,
+    /// Octets of the spool's files that no fsync had covered at a power cut; none where nothing was traced.
+    pub undone_octets: Option<u64>,
     /// From the end of the last fault, or of sending if that was later, to the last confirmation.
     pub drained_s: f64,
     /// From the first beacon to the verdict.
@@ -110,14 +111,15 @@ impl Trial {
 /// Everything of one run that is in motion. The order of the fields is the order of their end.
 struct Stage<'a> {
     trial: Trial,
-    rig: &'a Rig,
+    brokers: &'a Brokers,
     interrupt: &'a Interrupt,
     origin: Instant,
     load: Load,
     consumer: Consumer,
     edge: Edge,
     tracer: Option<Tracer>,
-    proxy: Proxy,
+    undone: Option<u64>,
+    proxies: Vec<Proxy>,
     disk: Option<SmallDisk>,
     folder: TempDir,
     queue: String,
@@ -133,8 +135,9 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(trial: Trial, rig: &'a Rig, run: u32, interrupt: &'a Interrupt) -> Result<Self, Error> {
         let queue = format!("faults-{run}");
-        rig.vhost().declare_queue(&queue, &QueueOptions::default()).map_err(Error::broker)?;
-        let proxy = Proxy::start(rig.vhost().stomp_addr())?;
+        let brokers = rig.brokers(trial.fault)?;
+        brokers.declare(&queue)?;
+        let proxies = brokers.addresses().into_iter().map(Proxy::start).collect::<Result<Vec<_>, _>>()?;
         let folder = tempfile::Builder::new()
             .prefix("beacon-faults-")
             .tempdir()
@@ -143,11 +146,11 @@ impl<'a> Stage<'a> {
         let disk =
             if trial.fault == Fault::DiskFull { Some(SmallDisk::mount(&spool, 64 << 20)?) } else { None };
         let [http, admin] = free_ports()?;
-        let url = |address| format!("stomp://guest:guest@{address}/{}", rig.vhost().name());
+        let urls: Vec<String> = proxies.iter().map(|proxy| brokers.url(proxy.address())).collect();
         let site = Site {
             http,
             admin,
-            brokers: &[url(proxy.address())],
+            brokers: &urls,
             queue: &queue,
             spool: &spool,
             ring: trial.ring(),
@@ -160,21 +163,24 @@ impl<'a> Stage<'a> {
         let edge = Edge::start(rig.program(), &config, &folder.path().join("edge.log"), admin, prefix)?;
 
         let shape = Shape::of(trial.beacons, trial.connections);
-        let direct = url(rig.vhost().stomp_addr()).parse();
-        let direct = direct.map_err(|error| Error::Argument(format!("the broker's URL: {error}")))?;
-        let consumer = Consumer::start(vec![direct], &queue, run, shape)?;
+        let direct = brokers.addresses().into_iter().map(|address| brokers.url(address).parse());
+        let direct = direct
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::Argument(format!("the broker's URL: {error}")))?;
+        let consumer = Consumer::start(direct, &queue, run, shape)?;
         let origin = Instant::now();
         let order = Order { address: http, run, shape, rate: trial.rate, mode: trial.mode, origin };
         Ok(Self {
             trial,
-            rig,
+            brokers,
             interrupt,
             origin,
             load: Load::start(order)?,
             consumer,
             edge,
             tracer,
-            proxy,
+            undone: None,
+            proxies,
             disk,
             folder,
             queue,
@@ -245,7 +251,7 @@ impl<'a> Stage<'a> {
         let from = self.now_ms();
         let is_cut_off = !step.cut_off.is_zero();
         if is_cut_off {
-            self.proxy.refuse();
+            self.proxies.iter().for_each(|proxy| proxy.refuse());
             if !self.pass(step.cut_off)? {
                 return Ok(false);
             }
@@ -253,7 +259,7 @@ impl<'a> Stage<'a> {
         }
         let goes_on = self.act(step)?;
         if is_cut_off || !matches!(step.action, Action::Sigterm | Action::Sigkill | Action::PowerCut) {
-            self.proxy.heal();
+            self.proxies.iter().for_each(|proxy| proxy.heal());
             self.outages.retain(|outage| outage.1 != u32::MAX);
             self.outages.push((from, self.now_ms()));
         }
@@ -261,7 +267,8 @@ impl<'a> Stage<'a> {
     }
 
     fn act(&mut self, step: &Step) -> Result<bool, Error> {
-        let node = self.rig.node();
+        let brokers = self.brokers;
+        let node = brokers.node();
         match step.action {
             Action::Sigterm => {
                 let status = self.edge.terminate(TERMINATE_LIMIT)?;
@@ -275,7 +282,7 @@ impl<'a> Stage<'a> {
                 let pid = self.edge.pid();
                 self.edge.kill()?;
                 if let Some(tracer) = &self.tracer {
-                    tracer.undo(pid, self.trial.seed)?;
+                    *self.undone.get_or_insert(0) += tracer.undo(pid, self.trial.seed)?;
                 }
                 let reading = std::mem::take(&mut self.last);
                 let goes_on = self.away(step.hold)?;
@@ -308,27 +315,28 @@ impl<'a> Stage<'a> {
                 Ok(goes_on)
             }
             Action::Cut => {
-                self.proxy.cut();
+                self.proxies.iter().for_each(|proxy| proxy.cut());
                 Ok(true)
             }
             Action::Reset => {
-                self.proxy.reset();
+                self.proxies.iter().for_each(|proxy| proxy.reset());
                 Ok(true)
             }
             Action::BlackHole => {
-                self.proxy.black_hole();
+                self.proxies.iter().for_each(|proxy| proxy.black_hole());
                 self.pass(step.hold)
             }
             Action::Delay(ms) => {
-                self.proxy.delay(Duration::from_millis(u64::from(ms)));
+                let delay = Duration::from_millis(u64::from(ms));
+                self.proxies.iter().for_each(|proxy| proxy.delay(delay));
                 self.pass(step.hold)
             }
             Action::Throttle(rate) => {
-                self.proxy.throttle(rate);
+                self.proxies.iter().for_each(|proxy| proxy.throttle(rate));
                 self.pass(step.hold)
             }
             Action::DiskFull => {
-                self.proxy.refuse();
+                self.proxies.iter().for_each(|proxy| proxy.refuse());
                 if let Some(disk) = &self.disk {
                     disk.fill()?;
                 }
@@ -338,7 +346,14 @@ impl<'a> Stage<'a> {
                 }
                 Ok(goes_on)
             }
-            Action::NodeKill => Err(Error::Argument("node-loss: not built".into())),
+            Action::NodeKill => {
+                let (cluster, leader) = brokers.leader(&self.queue)?;
+                leader.kill().map_err(Error::broker)?;
+                let goes_on = self.pass(step.hold)?;
+                leader.start_again().map_err(Error::broker)?;
+                cluster.wait_until_whole().map_err(Error::broker)?;
+                Ok(goes_on)
+            }
         }
     }
 
@@ -352,7 +367,7 @@ impl<'a> Stage<'a> {
 
     fn broker_away(&mut self, hold: Duration) -> Result<bool, Error> {
         let goes_on = self.pass(hold)?;
-        self.rig.node().start_again().map_err(Error::broker)?;
+        self.brokers.node().start_again().map_err(Error::broker)?;
         Ok(goes_on)
     }
 
@@ -387,7 +402,7 @@ impl<'a> Stage<'a> {
 
     /// Waits until everything is confirmed and consumed, ends the edge, and has the judge look at it.
     fn finish(mut self, steps: Vec<Step>, settle: Duration) -> Result<Option<Outcome>, Error> {
-        self.proxy.heal();
+        self.proxies.iter().for_each(|proxy| proxy.heal());
         let calm = Instant::now();
         let mut is_drained = true;
         loop {
@@ -422,13 +437,20 @@ impl<'a> Stage<'a> {
             is_drained,
             unconserved: &self.unconserved,
         });
-        self.rig.vhost().delete_queue(&self.queue).map_err(Error::broker)?;
+        self.brokers.vhost().delete_queue(&self.queue).map_err(Error::broker)?;
         let took_s = self.origin.elapsed().as_secs_f64();
         if !verdict.violations.is_empty() {
             let kept = self.folder.keep();
             eprintln!("what the edge wrote is in {}", kept.display());
         }
-        Ok(Some(Outcome { trial: self.trial, steps, verdict, drained_s: drained.as_secs_f64(), took_s }))
+        Ok(Some(Outcome {
+            trial: self.trial,
+            steps,
+            verdict,
+            undone_octets: self.undone,
+            drained_s: drained.as_secs_f64(),
+            took_s,
+        }))
     }
 
     /// Waits until the queue holds nothing, acknowledged or not; `false` at the limit.
@@ -438,7 +460,7 @@ impl<'a> Stage<'a> {
         let mut progress = start;
         while progress.elapsed() < CONSUME_LIMIT && !self.interrupt.is_raised() {
             // A queue that has just come back may not answer yet.
-            if self.rig.vhost().queue_depth(&self.queue).is_ok_and(|depth| depth == 0) {
+            if self.brokers.vhost().queue_depth(&self.queue).is_ok_and(|depth| depth == 0) {
                 return Ok(true);
             }
             if self.consumer.lines() != seen {
