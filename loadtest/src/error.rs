@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// The broker could not be started, or not be made to do what a schedule asks of it.
     #[error("RabbitMQ: {0}")]
-    Broker(#[source] Box<rabbitmq_node::Error>),
+    Node(#[source] Box<rabbitmq_node::Error>),
     /// The edge could not be started, or did what it should not.
     #[error("the edge {reason}\n{log}")]
     Edge {
@@ -89,9 +89,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Turns an error of the broker into [`Error::Broker`], for use with `map_err`.
+    /// Turns an error of the broker into [`Error::Node`], for use with `map_err`.
     pub(crate) fn broker(error: rabbitmq_node::Error) -> Self {
-        Self::Broker(Box::new(error))
+        Self::Node(Box::new(error))
     }
 
     /// Turns an [`io::Error`] into [`Error::Io`], for use with `map_err`.

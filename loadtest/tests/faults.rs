@@ -108,7 +108,11 @@ fn an_edge_that_says_spooled_too_early_is_convicted() {
     assert!(report.failures.is_empty(), "{}", told(&report));
     let complaint = report.complaint().expect("a lie");
     assert!(complaint.contains("broke their promise"), "{complaint}");
-    assert!(told(&report).contains("obligations were lost with an edge that was killed"), "{}", told(&report));
+    assert!(
+        told(&report).contains("obligations were lost with an edge that was killed"),
+        "{}",
+        told(&report)
+    );
 }
 
 #[test]

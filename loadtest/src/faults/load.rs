@@ -28,6 +28,7 @@ use crate::{
     },
     http::{
         connection::{Connection, ReadBuffer},
+        fleet::FleetOptions,
         pacer::Pacer,
         worker::thread_died,
     },
@@ -96,7 +97,9 @@ impl Load {
     /// When the thread failed.
     pub(crate) fn join(mut self) -> Result<Book, Error> {
         let ended = self.thread.take().map(JoinHandle::join);
-        ended.unwrap_or_else(|| Ok(Err(thread_died("it was joined")))).map_err(|_| thread_died("it panicked"))?
+        ended
+            .unwrap_or_else(|| Ok(Err(thread_died("it was joined"))))
+            .map_err(|_| thread_died("it panicked"))?
     }
 }
 
@@ -128,7 +131,7 @@ fn send_all(order: Order, live: Arc<Live>) -> Result<Book, Error> {
             while let Some(ended) = connections.join_next().await {
                 ended.map_err(thread_died)?;
             }
-            Ok(())
+            Ok::<(), Error>(())
         };
         tokio::select! {
             ended = all => ended?,
@@ -151,7 +154,15 @@ impl Sender {
     /// All beacons of one connection, each when it is due or as soon after that as it can.
     async fn drive(self: Rc<Self>, number: u32) {
         let Order { address, shape, rate, .. } = self.order;
-        let mut connection = Connection::new(address, ANSWER_LIMIT);
+        let options = FleetOptions {
+            address,
+            connections: 1,
+            threads: 1,
+            timeout: ANSWER_LIMIT,
+            tls: None,
+            churn: None,
+        };
+        let mut connection = Connection::new(&options);
         for sequence in 0..shape.each {
             let place = u64::from(sequence) * u64::from(shape.connections) + u64::from(number);
             self.sleep_until(number as usize, (place as f64 * 1e9 / rate) as u64).await;

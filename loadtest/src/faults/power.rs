@@ -74,7 +74,8 @@ impl Tracer {
         for (path, unsynced) in unsynced_writes(&trace, &self.spool) {
             let Ok(file) = File::options().write(true).open(&path) else { continue };
             let on_disk = lengths.get(&path).copied().unwrap_or(0).max(unsynced.synced_end);
-            undo(&file, &unsynced.writes, on_disk, &mut rng).map_err(Error::io("undoing what was not on disk"))?;
+            undo(&file, &unsynced.writes, on_disk, &mut rng)
+                .map_err(Error::io("undoing what was not on disk"))?;
             undone += unsynced.writes.iter().map(|(_, octets)| octets).sum::<u64>();
         }
         lengths.clear();

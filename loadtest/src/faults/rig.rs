@@ -49,7 +49,7 @@ impl Rig {
     /// The brokers for runs of this kind.
     ///
     /// # Errors
-    /// [`Error::Broker`], with what is missing, when they cannot be started.
+    /// [`Error::Node`], with what is missing, when they cannot be started.
     pub(crate) fn brokers(&self, fault: Fault) -> Result<&Brokers, Error> {
         let cell = if fault == Fault::NodeLoss { &self.cluster } else { &self.single };
         match cell.get() {
@@ -98,7 +98,7 @@ impl Brokers {
     /// Declares a queue: one that is replicated, if there is more than one node.
     ///
     /// # Errors
-    /// [`Error::Broker`].
+    /// [`Error::Node`].
     pub(crate) fn declare(&self, queue: &str) -> Result<(), Error> {
         let kind = if let Nodes::One(_) = self.nodes { QueueKind::Classic } else { QueueKind::Quorum };
         self.vhost.declare_queue(queue, &QueueOptions::of_kind(kind)).map_err(Error::broker)?;
@@ -111,7 +111,7 @@ impl Brokers {
     /// The cluster, and the node in it that leads `queue`.
     ///
     /// # Errors
-    /// [`Error::Broker`] when none does, [`Error::Argument`] when there is no cluster.
+    /// [`Error::Node`] when none does, [`Error::Argument`] when there is no cluster.
     pub(crate) fn leader(&self, queue: &str) -> Result<(&Cluster, &Node), Error> {
         match &self.nodes {
             Nodes::One(_) => Err(Error::Argument("a node can be lost only in a cluster".into())),

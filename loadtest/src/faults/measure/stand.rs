@@ -21,7 +21,7 @@ use crate::{
     },
     http::{
         Target,
-        beacon::Beacons,
+        beacon::{Beacons, Mix},
         fleet::{Fleet, FleetOptions, Limit, PhaseOrder, PhaseResult},
     },
     interrupt::Interrupt,
@@ -113,8 +113,14 @@ impl Stand {
         let direct = direct.map_err(|error| Error::Argument(format!("the broker's URL: {error}")))?;
         let sink = Sink::start(direct, QUEUE)?;
         let target = Target::parse(&format!("http://{http}/b.gif"), false)?;
-        let options =
-            FleetOptions { address: http, connections: wish.connections, threads: 1, timeout: ANSWER_LIMIT };
+        let options = FleetOptions {
+            address: http,
+            connections: wish.connections,
+            threads: 1,
+            timeout: ANSWER_LIMIT,
+            tls: None,
+            churn: None,
+        };
         let fleet = Fleet::connect(options, interrupt).await?;
         Ok(Self {
             fleet,
@@ -122,8 +128,8 @@ impl Stand {
             edge,
             proxy,
             node,
-            gets: Arc::new(Beacons::new(&target, 0)),
-            posts: Arc::new(Beacons::new(&target, 100)),
+            gets: Arc::new(Beacons::new(&target, &Mix::default())),
+            posts: Arc::new(Beacons::new(&target, &Mix { post_percent: 100, ..Mix::default() })),
             next_seq: LIVE_SEQ,
             fill_seq: 0,
             _vhost: vhost,
