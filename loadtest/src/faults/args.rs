@@ -12,7 +12,9 @@ use crate::{
 
 /// What `loadtest faults` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 It starts a RabbitMQ of its own and the program beacon-edge that lies beside it, on loopback, and leaves
 nothing behind.
 
@@ -27,7 +29,8 @@ Examples:
     loadtest faults latency | outage | drain
 
 Exit status: 0 when every promise was kept, even when interrupted; 1 when one was broken or a run could
-not be made; 2 for wrong arguments.")]
+not be made; 2 for wrong arguments."
+)]
 pub struct Args {
     /// A measurement in place of the schedules
     #[command(subcommand)]
@@ -48,7 +51,13 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Schedules")]
     pub beacons: u64,
     /// Beacons a second
-    #[arg(long, value_name = "R", default_value_t = 20_000.0, allow_negative_numbers = true, help_heading = "Schedules")]
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 20_000.0,
+        allow_negative_numbers = true,
+        help_heading = "Schedules"
+    )]
     pub rate: f64,
     /// Connections that send [default: 64, or 512 in modes whose answers wait]
     #[arg(long, value_name = "N", help_heading = "Schedules")]

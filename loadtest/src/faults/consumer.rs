@@ -155,10 +155,8 @@ fn consume_all(
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("runtime for the consumer"))?;
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime for the consumer"))?;
     runtime.block_on(async {
         let mut options = ConnectOptions::default();
         options.session.heart_beat = HeartBeat::every(Duration::from_secs(2));
@@ -173,12 +171,7 @@ fn consume_all(
         for _ in 0..CONNECTIONS {
             let client = builder.clone().start().map_err(thread_died)?;
             for _ in 0..SUBSCRIPTIONS {
-                tasks.spawn(consume(
-                    client.clone(),
-                    destination.clone(),
-                    Arc::clone(&shared),
-                    stop.clone(),
-                ));
+                tasks.spawn(consume(client.clone(), destination.clone(), Arc::clone(&shared), stop.clone()));
             }
             clients.push(client);
         }

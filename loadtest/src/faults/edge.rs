@@ -150,7 +150,8 @@ impl Edge {
     /// # Errors
     /// [`Error::Edge`] when it does not answer with them.
     pub(crate) fn scrape(&self) -> Result<String, Error> {
-        get(self.admin, "/metrics").map_err(|error| self.failed(&format!("does not tell its metrics: {error}")))
+        get(self.admin, "/metrics")
+            .map_err(|error| self.failed(&format!("does not tell its metrics: {error}")))
     }
 
     /// What it has logged.
@@ -163,7 +164,8 @@ impl Edge {
         if pid == 0 {
             return Err(self.failed("is down"));
         }
-        kill(Pid::from_raw(pid), signal).map_err(|errno| self.failed(&format!("cannot be signalled: {errno}")))
+        kill(Pid::from_raw(pid), signal)
+            .map_err(|errno| self.failed(&format!("cannot be signalled: {errno}")))
     }
 
     fn wait(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
@@ -284,7 +286,8 @@ impl Reading {
         let mut reading = Self::default();
         let mut has_accepted = false;
         for line in text.lines() {
-            let Some((name, value)) = line.strip_prefix("beacon_edge_").and_then(|line| line.rsplit_once(' '))
+            let Some((name, value)) =
+                line.strip_prefix("beacon_edge_").and_then(|line| line.rsplit_once(' '))
             else {
                 continue;
             };
@@ -312,7 +315,10 @@ impl Reading {
 
     /// From the line in which an edge takes its leave: `…; main: 7 accepted, 5 confirmed, dropped: 2 evicted`.
     pub(crate) fn from_farewell(log: &str) -> Option<Self> {
-        let line = log.lines().rev().find(|line| line.contains(" stopped, ") || line.contains(" stopped before "))?;
+        let line = log
+            .lines()
+            .rev()
+            .find(|line| line.contains(" stopped, ") || line.contains(" stopped before "))?;
         let (_, counts) = line.split_once("main: ")?;
         // The log may put its fields behind the message.
         let mut reading = Self::default();

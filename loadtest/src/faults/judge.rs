@@ -5,13 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::faults::{
-    book::Book,
-    consumer::Delivered,
-    edge::Reading,
-    fault::Fault,
-    mode::Mode,
-};
+use crate::faults::{book::Book, consumer::Delivered, edge::Reading, fault::Fault, mode::Mode};
 
 /// Beacons of a batch that was sent, and not confirmed when it was counted as dropped: the broker may have them.
 const UNSURE: [&str; 3] = ["shutdown_in_flight", "given_up", "dead_lettered"];
@@ -92,7 +86,9 @@ pub(crate) fn judge(history: &History<'_>) -> Verdict {
     payloads(history, &mut verdict);
     accounts(history, &mut verdict);
     if !history.is_drained {
-        verdict.violations.push("not everything was confirmed or counted within the bound after the last fault".into());
+        verdict
+            .violations
+            .push("not everything was confirmed or counted within the bound after the last fault".into());
     }
     verdict
 }
@@ -107,9 +103,9 @@ fn obligations(history: &History<'_>, verdict: &mut Verdict) {
         let Some(promised_ms) = history.book.promised_ms(place).filter(|_| !came) else { continue };
         verdict.lost += 1;
         let age = history.lives.iter().find_map(|life| match life.end {
-            End::Killed { since_ms, until_ms, at_ms } => (since_ms..=until_ms)
-                .contains(&promised_ms)
-                .then(|| at_ms.saturating_sub(promised_ms)),
+            End::Killed { since_ms, until_ms, at_ms } => {
+                (since_ms..=until_ms).contains(&promised_ms).then(|| at_ms.saturating_sub(promised_ms))
+            }
             End::Terminated(_) => None,
         });
         verdict.lost_with_a_killed_edge += u64::from(age.is_some());
@@ -130,9 +126,9 @@ fn obligations(history: &History<'_>, verdict: &mut Verdict) {
             "{others} obligations were lost, where none may be (the edge counts {counted} as dropped)"
         ));
     } else if others > counted {
-        verdict
-            .violations
-            .push(format!("{others} obligations were lost, of which the edge counts only {counted} as dropped"));
+        verdict.violations.push(format!(
+            "{others} obligations were lost, of which the edge counts only {counted} as dropped"
+        ));
     }
 }
 
@@ -144,7 +140,9 @@ fn payloads(history: &History<'_>, verdict: &mut Verdict) {
         verdict.violations.push(format!("{corrupt} lines or messages are damaged; the first: {example}"));
     }
     if *foreign > 0 {
-        verdict.violations.push(format!("{foreign} lines are of no beacon of this run; the first: {example}"));
+        verdict
+            .violations
+            .push(format!("{foreign} lines are of no beacon of this run; the first: {example}"));
     }
 }
 
@@ -167,7 +165,9 @@ fn accounts(history: &History<'_>, verdict: &mut Verdict) {
             let kept_back = reading.dropped.keys().any(|reason| reason.starts_with("shutdown_"));
             match (status, kept_back) {
                 (Some(0), false) | (Some(3), _) => {}
-                (Some(0), true) => violations.push(format!("process {number} says that nothing was left: {reading:?}")),
+                (Some(0), true) => {
+                    violations.push(format!("process {number} says that nothing was left: {reading:?}"))
+                }
                 _ => violations.push(format!("process {number} ended with exit status {status:?}")),
             }
         }

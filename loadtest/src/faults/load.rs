@@ -96,7 +96,9 @@ impl Load {
     /// When the thread failed.
     pub(crate) fn join(mut self) -> Result<Book, Error> {
         let ended = self.thread.take().map(JoinHandle::join);
-        ended.unwrap_or_else(|| Ok(Err(thread_died("it was joined")))).map_err(|_| thread_died("it panicked"))?
+        ended
+            .unwrap_or_else(|| Ok(Err(thread_died("it was joined"))))
+            .map_err(|_| thread_died("it panicked"))?
     }
 }
 

@@ -130,7 +130,8 @@ mod tests {
     use super::*;
 
     fn line(mark: Mark) -> Vec<u8> {
-        let mut line = br#"{"v":1,"id":"018bcfe5-687b-7bab-8bab-0f3c1e5d7a90","method":"GET","query":""#.to_vec();
+        let mut line =
+            br#"{"v":1,"id":"018bcfe5-687b-7bab-8bab-0f3c1e5d7a90","method":"GET","query":""#.to_vec();
         mark.write(&mut line);
         line.extend_from_slice(br#"","ip":"127.0.0.1"}"#);
         line

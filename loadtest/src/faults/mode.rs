@@ -65,9 +65,7 @@ impl Mode {
                 matches!(answer.status, 200 | 204)
                     && matches!(answer.beacon, BeaconStatus::Spooled | BeaconStatus::Confirmed)
             }
-            Self::Confirmed => {
-                matches!(answer.status, 200 | 204) && answer.beacon == BeaconStatus::Confirmed
-            }
+            Self::Confirmed => matches!(answer.status, 200 | 204) && answer.beacon == BeaconStatus::Confirmed,
         }
     }
 

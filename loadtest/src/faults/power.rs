@@ -74,7 +74,8 @@ impl Tracer {
         for (path, unsynced) in unsynced_writes(&trace, &self.spool) {
             let Ok(file) = File::options().write(true).open(&path) else { continue };
             let on_disk = lengths.get(&path).copied().unwrap_or(0).max(unsynced.synced_end);
-            undo(&file, &unsynced.writes, on_disk, &mut rng).map_err(Error::io("undoing what was not on disk"))?;
+            undo(&file, &unsynced.writes, on_disk, &mut rng)
+                .map_err(Error::io("undoing what was not on disk"))?;
             undone += unsynced.writes.iter().map(|(_, octets)| octets).sum::<u64>();
         }
         lengths.clear();
@@ -90,11 +91,18 @@ impl Tracer {
     }
 
     fn whole_trace(&self, pid: u32) -> Result<String, Error> {
-        let end = format!("{pid} +++ killed by SIGKILL");
+        let pid = pid.to_string();
+        let is_end = |line: &str| {
+            // Short numbers are filled up with blanks.
+            let words = line.trim_start().split_once(' ');
+            words.is_some_and(|(thread, call)| {
+                thread == pid && call.trim_start().starts_with("+++ killed by SIGKILL")
+            })
+        };
         let start = Instant::now();
         loop {
             let trace = fs::read_to_string(&self.trace).map_err(Error::io("trace of the edge"))?;
-            if trace.lines().rev().take(200).any(|line| line.starts_with(&end)) {
+            if trace.lines().rev().take(200).any(is_end) {
                 return Ok(trace);
             }
             if start.elapsed() > TRACE_LIMIT {

@@ -163,7 +163,8 @@ impl Show {
 
     fn after(&self, outcome: &Outcome) {
         let Outcome { trial, steps, verdict, undone_octets, drained_s, took_s } = outcome;
-        let undone = undone_octets.map_or_else(String::new, |octets| format!(", {} octets undone", grouped(octets)));
+        let undone =
+            undone_octets.map_or_else(String::new, |octets| format!(", {} octets undone", grouped(octets)));
         let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
         self.line(&format!(
             "{}: {}\n  {} promised of {}, {} lost, {} counted as dropped, {} duplicates, drained in {drained_s:.1} s, \

@@ -22,7 +22,9 @@ pub fn draw(mode: Mode, fault: Fault, seed: u64) -> Vec<Step> {
         Fault::BrokerOutage => steps(&mut rng, 1, |rng, _| outage(nth, rng)),
         Fault::Alarm => steps(&mut rng, 2, |rng, place| alarm(nth + place, rng)),
         Fault::Network => steps(&mut rng, 3, |rng, place| network(nth + place, rng)),
-        Fault::DiskFull => steps(&mut rng, 1, |rng, _| (Action::DiskFull, ms(rng, 1500, 3000), Duration::ZERO)),
+        Fault::DiskFull => {
+            steps(&mut rng, 1, |rng, _| (Action::DiskFull, ms(rng, 1500, 3000), Duration::ZERO))
+        }
         Fault::NodeLoss => steps(&mut rng, 1, |rng, _| (Action::NodeKill, ms(rng, 0, 2000), Duration::ZERO)),
         Fault::Mixed => steps(&mut rng, 4, |rng, place| match (nth + place) % 5 {
             0 => edge(mode, Action::Sigkill, nth, rng),
@@ -111,7 +113,8 @@ mod tests {
         let seen = |fault, wanted: &[Action]| {
             let all: Vec<Step> = (1..=5).flat_map(|seed| draw(Mode::RingSpool, fault, seed)).collect();
             for action in wanted {
-                let same = |step: &Step| std::mem::discriminant(&step.action) == std::mem::discriminant(action);
+                let same =
+                    |step: &Step| std::mem::discriminant(&step.action) == std::mem::discriminant(action);
                 assert!(all.iter().any(same), "{fault:?}: no {action}");
             }
             all

@@ -147,16 +147,10 @@ impl<'a> Stage<'a> {
             if trial.fault == Fault::DiskFull { Some(SmallDisk::mount(&spool, 64 << 20)?) } else { None };
         let [http, admin] = free_ports()?;
         let urls: Vec<String> = proxies.iter().map(|proxy| brokers.url(proxy.address())).collect();
-        let site = Site {
-            http,
-            admin,
-            brokers: &urls,
-            queue: &queue,
-            spool: &spool,
-            ring: trial.ring(),
-        };
+        let site = Site { http, admin, brokers: &urls, queue: &queue, spool: &spool, ring: trial.ring() };
         let config = folder.path().join("edge.toml");
-        fs::write(&config, configuration(trial.mode, site)).map_err(Error::io("configuration of the edge"))?;
+        fs::write(&config, configuration(trial.mode, site))
+            .map_err(Error::io("configuration of the edge"))?;
         let traced = trial.fault == Fault::PowerCut && trial.mode.has_spool();
         let tracer = traced.then(|| Tracer::new(folder.path(), &spool));
         let prefix = tracer.as_ref().map(Tracer::prefix).unwrap_or_default();
@@ -197,7 +191,8 @@ impl<'a> Stage<'a> {
     fn reach(&mut self, share: f64) -> Result<bool, Error> {
         let wanted = share * self.shape.beacons() as f64;
         loop {
-            if self.load.is_done() || self.load.live().sent.load(std::sync::atomic::Ordering::Relaxed) as f64 >= wanted
+            if self.load.is_done()
+                || self.load.live().sent.load(std::sync::atomic::Ordering::Relaxed) as f64 >= wanted
             {
                 return Ok(true);
             }
@@ -232,10 +227,7 @@ impl<'a> Stage<'a> {
 
     fn scrape(&mut self) -> Result<(), Error> {
         if let Some(status) = self.edge.exit_status()? {
-            return Err(Error::Edge {
-                reason: format!("ended by itself: {status}"),
-                log: self.edge.log(),
-            });
+            return Err(Error::Edge { reason: format!("ended by itself: {status}"), log: self.edge.log() });
         }
         let text = self.edge.scrape()?;
         self.last_scrape = Instant::now();

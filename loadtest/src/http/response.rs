@@ -316,7 +316,10 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(parser.advance(&GIF[..20]), Ok(None));
             assert!(!parser.is_idle());
-            assert_eq!(parser.advance(&GIF[20..]), Ok(Some(Response { status: 200, close: false, beacon: BeaconStatus::Unsaid })));
+            assert_eq!(
+                parser.advance(&GIF[20..]),
+                Ok(Some(Response { status: 200, close: false, beacon: BeaconStatus::Unsaid }))
+            );
             assert!(parser.is_idle());
         }
     }

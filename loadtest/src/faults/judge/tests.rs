@@ -61,10 +61,8 @@ impl Fabricated {
     }
 
     fn killed(&mut self, since_ms: u32, at_ms: u32) {
-        let killed = Life {
-            end: End::Killed { since_ms, until_ms: at_ms + 5, at_ms },
-            reading: Reading::default(),
-        };
+        let killed =
+            Life { end: End::Killed { since_ms, until_ms: at_ms + 5, at_ms }, reading: Reading::default() };
         self.lives.insert(0, killed);
     }
 
@@ -118,12 +116,8 @@ fn a_lost_beacon_convicts() {
         history.only(0..9);
         history.assert_broken("1 obligations were lost");
         // Saying so is no excuse where nothing may be lost.
-        history.lives[0].reading = Reading {
-            accepted: 10,
-            confirmed: 9,
-            dropped: dropped("ring_full", 1),
-            ..Reading::default()
-        };
+        history.lives[0].reading =
+            Reading { accepted: 10, confirmed: 9, dropped: dropped("ring_full", 1), ..Reading::default() };
         if mode == Mode::Ring {
             assert_eq!(history.assert_kept().lost, 1);
         } else {
@@ -259,9 +253,7 @@ fn a_spool_is_handed_on_whole() {
         Reading { accepted: 6, confirmed: 4, spooled: 2, ..Reading::default() },
         Reading { accepted: 4, recovered: 2, confirmed: 6, ..Reading::default() },
     );
-    history.lives = [first, second]
-        .map(|reading| Life { end: End::Terminated(Some(0)), reading })
-        .into();
+    history.lives = [first, second].map(|reading| Life { end: End::Terminated(Some(0)), reading }).into();
     history.assert_kept();
     history.lives[1].reading = Reading { accepted: 4, recovered: 1, confirmed: 5, ..Reading::default() };
     history.assert_broken("process 1 found 1 beacons in the spool, where 2 had been left");

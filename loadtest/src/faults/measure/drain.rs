@@ -79,7 +79,8 @@ pub fn command(args: &Args) -> Result<(), Error> {
     if !(1..=100_000).contains(&args.backlog) || !(1..=1000).contains(&args.rounds) {
         return Err(Error::Argument("--backlog: 1 to 100,000 MB; --rounds: 1 to 1000".into()));
     }
-    if !(1..=10_000).contains(&args.connections) || args.rate.is_some_and(|rate| !(1.0..=1e6).contains(&rate)) {
+    if !(1..=10_000).contains(&args.connections) || args.rate.is_some_and(|rate| !(1.0..=1e6).contains(&rate))
+    {
         return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
     }
     let runtime =
@@ -188,7 +189,15 @@ impl Report {
     fn table(&self) -> String {
         let mut text = format!(
             "live traffic at {:.0} beacons/s ({})\n{:<6} {:>12} {:>10} {:>11} {:>11} {:>13} {:>13}\n",
-            self.rate, self.broker, "round", "backlog", "drained in", "answer p50", "answer p99", "consumer p50", "consumer p99"
+            self.rate,
+            self.broker,
+            "round",
+            "backlog",
+            "drained in",
+            "answer p50",
+            "answer p99",
+            "consumer p50",
+            "consumer p99"
         );
         for turn in &self.turns {
             writeln!(
@@ -205,7 +214,11 @@ impl Report {
             .ok();
         }
         if let (Some(answer), Some(consumer)) = (self.answer_p99_ratio, self.to_consumer_p99_ratio) {
-            writeln!(text, "p99 with ÷ without a backlog, medians: answers {answer:.3}, to the consumer {consumer:.3}").ok();
+            writeln!(
+                text,
+                "p99 with ÷ without a backlog, medians: answers {answer:.3}, to the consumer {consumer:.3}"
+            )
+            .ok();
         }
         if self.interrupted {
             text.push_str("interrupted\n");

@@ -102,7 +102,9 @@ pub fn command(args: &Args) -> Result<(), Error> {
     if args.rounds == 0 || args.rounds > 1000 || args.duration == 0 || args.duration > 3600 {
         return Err(Error::Argument("--rounds: 1 to 1000; --duration: 1 to 3600 s".into()));
     }
-    if args.connections == 0 || args.connections > 10_000 || args.rate.is_some_and(|rate| !(1.0..=1e6).contains(&rate))
+    if args.connections == 0
+        || args.connections > 10_000
+        || args.rate.is_some_and(|rate| !(1.0..=1e6).contains(&rate))
     {
         return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
     }

@@ -50,8 +50,10 @@ impl Sink {
                 }
             });
         };
-        let thread =
-            thread::Builder::new().name("sink".into()).spawn(work).map_err(Error::io("thread for the sink"))?;
+        let thread = thread::Builder::new()
+            .name("sink".into())
+            .spawn(work)
+            .map_err(Error::io("thread for the sink"))?;
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
     }
 
@@ -82,8 +84,7 @@ async fn consume(url: BrokerUrl, destination: String, shared: &Shared) {
     loop {
         let builder = Client::builder().brokers([url.clone()]).reconnect(Reconnect::default());
         let Ok(client) = builder.start() else { return };
-        let subscribe =
-            Subscribe::to(destination.clone()).with_prefetch(PREFETCH).acknowledged_on_take();
+        let subscribe = Subscribe::to(destination.clone()).with_prefetch(PREFETCH).acknowledged_on_take();
         let Ok(mut messages) = client.subscribe(subscribe).await else { continue };
         while let Some(Ok(message)) = messages.next().await {
             shared.messages.fetch_add(1, Relaxed);
