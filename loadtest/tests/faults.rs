@@ -1,7 +1,7 @@
 //! The judge at its work, in short: every mode under every fault, an edge that breaks its word, and Ctrl-C.
 //!
-//! The program under judgement is the `beacon-edge` that was built with these tests (`cargo test --workspace`); it is
-//! built if there is none.
+//! The program under judgement is the `beacon-edge` that is built with these tests (`cargo test --workspace`); where they
+//! are built alone (`cargo test -p loadtest`) it is built if there is none or if it is older than its sources.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
     sync::OnceLock,
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::ValueEnum;
@@ -32,7 +32,7 @@ fn edge() -> &'static Path {
     static EDGE: OnceLock<PathBuf> = OnceLock::new();
     EDGE.get_or_init(|| {
         let path = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("beacon-edge");
-        if !path.is_file() {
+        if modified(&path) < newest_source() {
             let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             build.args(["build", "--locked", "-p", "beacon-edge", "--bin", "beacon-edge"]);
             if !cfg!(debug_assertions) {
@@ -42,6 +42,20 @@ fn edge() -> &'static Path {
         }
         path
     })
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
+
+/// When what the edge is built from changed last.
+fn newest_source() -> Option<SystemTime> {
+    fn newest(path: &Path) -> Option<SystemTime> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| newest(&entry.path())).max().flatten().max(modified(path))
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    ["src", "stomp/src", "Cargo.lock"].iter().filter_map(|name| newest(&workspace.join(name))).max()
 }
 
 fn plan(program: &Path, trials: Vec<Trial>) -> Plan {

@@ -166,7 +166,7 @@ fn accounts(history: &History<'_>, verdict: &mut Verdict) {
             match (status, kept_back) {
                 (Some(0), false) | (Some(3), _) => {}
                 (Some(0), true) => {
-                    violations.push(format!("process {number} says that nothing was left: {reading:?}"))
+                    violations.push(format!("process {number} says that nothing was left: {reading:?}"));
                 }
                 _ => violations.push(format!("process {number} ended with exit status {status:?}")),
             }

@@ -223,7 +223,7 @@ impl Sender {
 fn render(mark: Mark, out: &mut Vec<u8>) {
     const FIELDS: &[u8] = b" HTTP/1.1\r\nHost: edge.example\r\nUser-Agent: Mozilla/5.0 (judge)\r\n";
     out.clear();
-    if mark.sequence % POST_EVERY == 0 {
+    if mark.sequence.is_multiple_of(POST_EVERY) {
         out.extend_from_slice(b"POST /b");
         out.extend_from_slice(FIELDS);
         out.extend_from_slice(format!("Content-Length: {LEN}\r\n\r\n").as_bytes());

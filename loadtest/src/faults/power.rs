@@ -91,11 +91,18 @@ impl Tracer {
     }
 
     fn whole_trace(&self, pid: u32) -> Result<String, Error> {
-        let end = format!("{pid} +++ killed by SIGKILL");
+        let pid = pid.to_string();
+        let is_end = |line: &str| {
+            // Short numbers are filled up with blanks.
+            let words = line.trim_start().split_once(' ');
+            words.is_some_and(|(thread, call)| {
+                thread == pid && call.trim_start().starts_with("+++ killed by SIGKILL")
+            })
+        };
         let start = Instant::now();
         loop {
             let trace = fs::read_to_string(&self.trace).map_err(Error::io("trace of the edge"))?;
-            if trace.lines().rev().take(200).any(|line| line.starts_with(&end)) {
+            if trace.lines().rev().take(200).any(is_end) {
                 return Ok(trace);
             }
             if start.elapsed() > TRACE_LIMIT {

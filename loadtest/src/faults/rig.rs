@@ -33,7 +33,7 @@ pub(crate) struct Brokers {
 #[derive(Debug)]
 enum Nodes {
     One(Node),
-    Clustered(Cluster),
+    Clustered(Box<Cluster>),
 }
 
 impl Rig {
@@ -65,7 +65,7 @@ impl Rig {
 impl Brokers {
     fn start(clustered: bool) -> Result<Self, Error> {
         let nodes = if clustered {
-            Nodes::Clustered(Cluster::start(&Node::builder(), CLUSTER).map_err(Error::broker)?)
+            Nodes::Clustered(Box::new(Cluster::start(&Node::builder(), CLUSTER).map_err(Error::broker)?))
         } else {
             Nodes::One(Node::start().map_err(Error::broker)?)
         };
