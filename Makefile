@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers doc deps deps-bench t1 models audit
+.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers guarantees doc deps deps-bench t1 models audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ t1: deps-bench ## CPU of the edge per beacon against nginx per request (some min
 models: deps ## the first model, the second model and the edge side by side (some 45 minutes; leave the machine alone)
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest
 	target/release/loadtest models --json target/models.json --csv target/models.csv --html target/models.html
+
+guarantees: deps ## breaks edge, broker, network and disk, and fills in the table of docs/guarantees.md (about half an hour)
+	$(CARGO) build --release --locked -p beacon-edge -p loadtest
+	target/release/loadtest faults --seeds 1..3 --report target/faults.json --markdown docs/guarantees.md
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (10), with a corpus that stays; needs a nightly toolchain
 	FUZZ_REQUIRED=1 FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO="$(CARGO)" sh stomp/fuzz/run.sh stomp/fuzz/corpus

@@ -64,6 +64,20 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The broker could not be started, or not be made to do what a schedule asks of it.
+    #[error("RabbitMQ: {0}")]
+    Node(#[source] Box<rabbitmq_node::Error>),
+    /// The edge could not be started, or did what it should not.
+    #[error("the edge {reason}\n{log}")]
+    Edge {
+        /// What it did.
+        reason: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// Runs in which the edge did not keep what its mode promises.
+    #[error("{0}")]
+    Broken(String),
     /// A result file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Output {
@@ -75,6 +89,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Turns an error of the broker into [`Error::Node`], for use with `map_err`.
+    pub(crate) fn broker(error: rabbitmq_node::Error) -> Self {
+        Self::Node(Box::new(error))
+    }
+
     /// Turns an [`io::Error`] into [`Error::Io`], for use with `map_err`.
     pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }

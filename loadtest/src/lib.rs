@@ -5,6 +5,7 @@
 //! | [`http`] | `loadtest http`: beacons over HTTP/1.1, closed and open loop |
 //! | [`models`] | `loadtest models`: the first model, the second model and beacon-edge side by side |
 //! | [`far_end`], [`numbers`] | which beacons are in a queue; sets of sequence numbers |
+//! | [`faults`] | `loadtest faults`: what the edge promises, and whether it keeps it |
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
@@ -22,6 +23,7 @@ pub mod broker;
 pub mod cpu;
 pub mod error;
 pub mod far_end;
+pub mod faults;
 pub mod http;
 pub mod interrupt;
 pub mod limits;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use loadtest::{
-    Error, broker, http,
+    Error, broker, faults, http,
     models::{self, baseline},
 };
 
@@ -31,6 +31,8 @@ enum Command {
     /// The agent of `loadtest models`
     #[command(hide = true)]
     ModelAgent(baseline::AgentArgs),
+    /// Breaks edge, broker, network and disk, and judges whether every promise is kept
+    Faults(Box<faults::Args>),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Models(args) => models::command(*args),
         Command::ModelServer(args) => baseline::serve(&args),
         Command::ModelAgent(args) => baseline::carry(&args),
+        Command::Faults(args) => faults::command(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

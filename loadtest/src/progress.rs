@@ -29,6 +29,19 @@ impl Progress {
         Self { bar }
     }
 
+    /// Moves the bar to `position` of its total, with a message of the caller's.
+    pub fn say(&self, position: u64, message: String) {
+        self.bar.set_position(position);
+        self.bar.set_message(message);
+        // Positions may be far apart.
+        self.bar.tick();
+    }
+
+    /// A line that stays, above the bar.
+    pub fn above(&self, line: &str) {
+        self.bar.println(line);
+    }
+
     /// Moves the bar to `position` of its total; `answered` and `failed` count since its start `elapsed` ago.
     pub fn update(&self, position: u64, answered: u64, failed: u64, elapsed: Duration) {
         if self.bar.is_hidden() {

@@ -21,7 +21,7 @@
 pub mod answered;
 pub mod args;
 pub mod beacon;
-mod connection;
+pub(crate) mod connection;
 pub mod fleet;
 pub mod idle;
 mod lane;
@@ -37,7 +37,7 @@ mod table;
 pub mod target;
 pub mod tls;
 mod verification;
-mod worker;
+pub(crate) mod worker;
 
 pub use args::{Args, Plan};
 pub use run::{command, run};

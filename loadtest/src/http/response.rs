@@ -17,6 +17,22 @@ pub struct Response {
     pub status: u16,
     /// Whether the server closes the connection after it.
     pub close: bool,
+    /// What it says became of the beacon.
+    pub beacon: BeaconStatus,
+}
+
+/// The field `X-Beacon-Status`, with which routes that wait for more than the ring say what they waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BeaconStatus {
+    /// There is no such field, or one that says something else.
+    #[default]
+    Unsaid,
+    /// On disk.
+    Spooled,
+    /// With the broker.
+    Confirmed,
+    /// Neither, in the time that there was.
+    Unconfirmed,
 }
 
 /// Why octets are not a response that a beacon server should send.
@@ -144,6 +160,7 @@ fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
     let (line, mut rest) = split_line(head).ok_or(ResponseError::StatusLine)?;
     let (status, mut close) = parse_status_line(line).ok_or(ResponseError::StatusLine)?;
     let mut length = None;
+    let mut beacon = BeaconStatus::Unsaid;
     while let Some((line, after)) = split_line(rest) {
         rest = after;
         if line.is_empty() {
@@ -154,7 +171,7 @@ fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
         if name.is_empty() || name.iter().any(u8::is_ascii_whitespace) {
             return Err(ResponseError::FieldLine);
         }
-        // The lengths tell the three names of interest apart from nearly all others.
+        // The lengths tell the four names of interest apart from nearly all others.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let value = parse_number(value).ok_or(ResponseError::ContentLength)?;
@@ -165,6 +182,14 @@ fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 return Err(ResponseError::TransferEncoding);
+            }
+            15 if name.eq_ignore_ascii_case(b"x-beacon-status") => {
+                beacon = match value {
+                    b"spooled" => BeaconStatus::Spooled,
+                    b"confirmed" => BeaconStatus::Confirmed,
+                    b"unconfirmed" => BeaconStatus::Unconfirmed,
+                    _ => BeaconStatus::Unsaid,
+                };
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii) {
@@ -179,7 +204,7 @@ fn parse_head(head: &[u8]) -> Result<Option<Head>, ResponseError> {
         return Ok(None);
     }
     let length = if matches!(status, 204 | 304) { 0 } else { length.ok_or(ResponseError::NoLength)? };
-    Ok(Some((Response { status, close }, length)))
+    Ok(Some((Response { status, close, beacon }, length)))
 }
 
 /// The line up to CR LF and what comes after it.
@@ -238,7 +263,7 @@ mod tests {
 
     #[test]
     fn responses_are_read_as_the_standard_says() {
-        let ok = |status, close| Ok(Some(Response { status, close }));
+        let ok = |status, close| Ok(Some(Response { status, close, beacon: BeaconStatus::Unsaid }));
         let cases: &[(&[u8], Outcome)] = &[
             (GIF, ok(200, false)),
             (b"HTTP/1.1 204 No Content\r\n\r\n", ok(204, false)),
@@ -252,6 +277,11 @@ mod tests {
             (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", Ok(None)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n", Ok(None)),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", Err(ResponseError::Surplus)),
+            (
+                b"HTTP/1.1 200 OK\r\nX-Beacon-Status: confirmed\r\nContent-Length: 0\r\n\r\n",
+                Ok(Some(Response { status: 200, close: false, beacon: BeaconStatus::Confirmed })),
+            ),
+            (b"HTTP/1.1 204 x\r\nX-Beacon-Status: lost\r\n\r\n", ok(204, false)),
             (
                 b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
                 Err(ResponseError::ContentLength),
@@ -286,7 +316,10 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(parser.advance(&GIF[..20]), Ok(None));
             assert!(!parser.is_idle());
-            assert_eq!(parser.advance(&GIF[20..]), Ok(Some(Response { status: 200, close: false })));
+            assert_eq!(
+                parser.advance(&GIF[20..]),
+                Ok(Some(Response { status: 200, close: false, beacon: BeaconStatus::Unsaid }))
+            );
             assert!(parser.is_idle());
         }
     }
@@ -340,7 +373,7 @@ mod tests {
             cuts.extend([0, all.len()]);
             cuts.sort_unstable();
             let pieces = cuts.windows(2).map(|pair| &all[pair[0]..pair[1]]);
-            prop_assert_eq!(feed(pieces), Ok(Some(Response { status, close: false })));
+            prop_assert_eq!(feed(pieces), Ok(Some(Response { status, close: false, beacon: BeaconStatus::Unsaid })));
         }
     }
 }

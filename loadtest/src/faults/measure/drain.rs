@@ -1,0 +1,228 @@
+//! Answer times of live traffic while a spooled backlog drains, against those without one, in alternating rounds.
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use serde::Serialize;
+use tokio::{runtime, time::Instant};
+
+use crate::{
+    Error,
+    faults::{
+        measure::stand::{Stand, Wish},
+        mode::Mode,
+    },
+    http::stats::Stats,
+    interrupt::Interrupt,
+    report::{JsonTo, LatencyHistogram, LatencySummary, human_us, median, publish, rounded},
+};
+
+/// What `loadtest faults drain` takes from the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Megabytes in the spool before the broker comes back
+    #[arg(long, value_name = "MB", default_value_t = 1000)]
+    pub backlog: u64,
+    /// Rounds; each has a turn with a backlog and one of the same length without
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// Live beacons a second [default: half of what the edge answers here at full load]
+    #[arg(long, value_name = "R")]
+    pub rate: Option<f64>,
+    /// Connections that send
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub connections: usize,
+    /// The program to measure [default: beacon-edge beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub edge: Option<PathBuf>,
+    /// Write the result as JSON to FILE, or instead of the table to standard output (`-`)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<JsonTo>,
+}
+
+/// A piece of live traffic, after which the backlog is looked at.
+const PIECE: Duration = Duration::from_secs(2);
+/// Most pieces of a turn: a backlog that does not drain in ten minutes is a finding.
+const PIECES: usize = 300;
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// From the network's return to the connections'.
+const RETURN_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Serialize)]
+struct Turn {
+    round: usize,
+    /// Octets in the spool at the start.
+    backlog_mb: f64,
+    /// How long it took to drain.
+    drain_s: f64,
+    has_drained: bool,
+    /// Times to the answer.
+    answers: LatencySummary,
+    /// From the edge's clock in a beacon to the consumer, for live beacons, to a millisecond.
+    to_consumer: LatencySummary,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Report {
+    broker: String,
+    rate: f64,
+    interrupted: bool,
+    turns: Vec<Turn>,
+    answer_p99_ratio: Option<f64>,
+    to_consumer_p99_ratio: Option<f64>,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// Why there is no result.
+pub fn command(args: &Args) -> Result<(), Error> {
+    if !(1..=100_000).contains(&args.backlog) || !(1..=1000).contains(&args.rounds) {
+        return Err(Error::Argument("--backlog: 1 to 100,000 MB; --rounds: 1 to 1000".into()));
+    }
+    if !(1..=10_000).contains(&args.connections) || args.rate.is_some_and(|rate| !(1.0..=1e6).contains(&rate))
+    {
+        return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
+    }
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
+    let report = runtime.block_on(async {
+        let interrupt = Interrupt::on_signals()?;
+        measure(args, &interrupt).await
+    })?;
+    publish(&report, &report.table(), args.report.as_ref())
+}
+
+async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
+    let wish = Wish {
+        edge: args.edge.as_deref(),
+        mode: Mode::RingSpool,
+        connections: args.connections,
+        spool_bytes: args.backlog.saturating_mul(3_000_000),
+    };
+    let mut stand = Stand::start(wish, interrupt).await?;
+    let rate = match args.rate {
+        Some(rate) => rate,
+        None => stand.half_load().await?,
+    };
+    let mut turns = Vec::new();
+    for round in 0..args.rounds {
+        let with = turn(&mut stand, round, args.backlog * 1_000_000, rate, None, interrupt).await?;
+        let Some((with, pieces)) = with else { break };
+        let without = turn(&mut stand, round, 0, rate, Some(pieces), interrupt).await?;
+        let Some((without, _)) = without else { break };
+        turns.extend([with, without]);
+    }
+    let broker = format!("RabbitMQ {}", stand.node.version());
+    stand.finish()?;
+    let ratio = |value: fn(&Turn) -> f64| {
+        let ratios: Vec<f64> =
+            turns.chunks_exact(2).map(|pair| value(&pair[0]) / value(&pair[1]).max(1.0)).collect();
+        median(&ratios).map(|ratio| rounded(ratio, 3))
+    };
+    let answer_p99_ratio = ratio(|turn| turn.answers.p99_us);
+    let to_consumer_p99_ratio = ratio(|turn| turn.to_consumer.p99_us);
+    let interrupted = interrupt.is_raised();
+    Ok(Report { broker, rate, interrupted, turns, answer_p99_ratio, to_consumer_p99_ratio })
+}
+
+/// Live traffic until the backlog is gone, or for so many pieces. Says how many there were; `None` when interrupted.
+async fn turn(
+    stand: &mut Stand,
+    round: usize,
+    backlog: u64,
+    rate: f64,
+    pieces: Option<usize>,
+    interrupt: &Interrupt,
+) -> Result<Option<(Turn, usize)>, Error> {
+    if !stand.settled(SETTLE_LIMIT, interrupt).await? {
+        return Ok(None);
+    }
+    if backlog > 0 {
+        stand.proxy.refuse();
+        while stand.metric("beacon_edge_spool_bytes")? < backlog {
+            stand.fill(PIECE, "backlog").await?;
+            if interrupt.is_raised() {
+                return Ok(None);
+            }
+        }
+        stand.proxy.heal();
+        let start = Instant::now();
+        let before = stand.sink.messages();
+        while stand.sink.messages() == before && start.elapsed() < RETURN_LIMIT {
+            if !interrupt.sleep(Duration::from_millis(10)).await {
+                return Ok(None);
+            }
+        }
+    }
+    let at_start = stand.metric("beacon_edge_spool_bytes")?;
+    let mut ages = LatencyHistogram::default();
+    drop(stand.sink.take_ages());
+    let mut stats = Stats::default();
+    let start = Instant::now();
+    let mut done = 0;
+    let has_drained = loop {
+        let left = stand.metric("beacon_edge_beacons_spooled")?;
+        let is_over = pieces.map_or(left == 0 && done > 0, |pieces| done >= pieces);
+        if is_over || done >= PIECES {
+            break left == 0;
+        }
+        let phase = stand.send(Some(rate), PIECE, if backlog > 0 { "draining" } else { "without" }).await?;
+        if interrupt.is_raised() {
+            return Ok(None);
+        }
+        stats.merge(&phase.stats);
+        ages.merge(&stand.sink.take_ages());
+        done += 1;
+    };
+    let turn = Turn {
+        round,
+        backlog_mb: rounded(at_start as f64 / 1e6, 1),
+        drain_s: rounded(start.elapsed().as_secs_f64(), 1),
+        has_drained,
+        answers: stats.latency.summary(),
+        to_consumer: ages.summary(),
+    };
+    Ok(Some((turn, done)))
+}
+
+impl Report {
+    fn table(&self) -> String {
+        let mut text = format!(
+            "live traffic at {:.0} beacons/s ({})\n{:<6} {:>12} {:>10} {:>11} {:>11} {:>13} {:>13}\n",
+            self.rate,
+            self.broker,
+            "round",
+            "backlog",
+            "drained in",
+            "answer p50",
+            "answer p99",
+            "consumer p50",
+            "consumer p99"
+        );
+        for turn in &self.turns {
+            writeln!(
+                text,
+                "{:<6} {:>9} MB {:>10} {:>11} {:>11} {:>13} {:>13}",
+                turn.round + 1,
+                turn.backlog_mb,
+                if turn.has_drained { format!("{:.1} s", turn.drain_s) } else { "not".into() },
+                human_us(turn.answers.p50_us),
+                human_us(turn.answers.p99_us),
+                human_us(turn.to_consumer.p50_us),
+                human_us(turn.to_consumer.p99_us),
+            )
+            .ok();
+        }
+        if let (Some(answer), Some(consumer)) = (self.answer_p99_ratio, self.to_consumer_p99_ratio) {
+            writeln!(
+                text,
+                "p99 with ÷ without a backlog, medians: answers {answer:.3}, to the consumer {consumer:.3}"
+            )
+            .ok();
+        }
+        if self.interrupted {
+            text.push_str("interrupted\n");
+        }
+        text
+    }
+}
