@@ -105,6 +105,7 @@ impl Edge {
                 ring: Arc::clone(&ring),
                 readings: Arc::clone(&readings),
                 spool: spool.clone(),
+                writes_ahead: config.writes_ahead(name),
             });
             delivered.push(Delivered {
                 name: name.clone(),

@@ -68,6 +68,8 @@ pub struct Observed {
     pub readings: Arc<Readings>,
     /// Its spool, if it has one.
     pub spool: Option<Spool>,
+    /// Whether answers promise what the spool has.
+    pub writes_ahead: bool,
 }
 
 /// One reading of a destination.
@@ -96,6 +98,8 @@ pub struct SpoolReading {
     pub damage: spool::Damage,
     /// Whether it takes batches.
     pub state: spool::State,
+    /// Whether answers promise what it has: a route with `ack = "spooled"`.
+    pub writes_ahead: bool,
     /// Batches written to it.
     pub appends: u64,
     /// Batches removed from it.
@@ -136,6 +140,7 @@ impl Observed {
                     level: spool.level(),
                     damage: spool.damage(),
                     state: spool.state().borrow().clone(),
+                    writes_ahead: self.writes_ahead,
                     appends,
                     removes,
                     refusals: self.readings.refusals(),

@@ -244,7 +244,12 @@ fn a_spool_that_takes_nothing_breaks_its_promise_and_not_the_delivery() {
     let brokers = [("main", &broker)];
     let edge =
         Setup { acks: ["spooled"; 2], timeout: NEVER, brokers: &brokers, more: "", dir: dir.path() }.start();
-    until("ready", || is_ready(&edge));
+    until("only the spool speaks against it", || {
+        let (status, reasons) = Browser::get(edge.admin_addr().unwrap(), "/readyz").unwrap();
+        status == 503
+            && reasons.contains("its spool takes nothing: Not a directory")
+            && !reasons.contains("no broker")
+    });
     assert_not_kept(&ask(&edge, &post(0)), &ask(&edge, &get(1)));
     assert_eq!(acks(&edge, "spooled"), [0, 2, 0]);
     until("confirmed", || beacons(&edge, "main").confirmed == 2);

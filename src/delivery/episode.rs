@@ -1,7 +1,5 @@
 use std::time::{Duration, Instant};
 
-use crate::spool::State;
-
 /// A beginning and its end are told at most once in this time: a broker that just about keeps up must not fill the log.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -14,7 +12,7 @@ pub(super) enum Why {
     TooSlow,
 }
 
-/// What the log says of a spool: once per change.
+/// What the log says of what goes through a spool: once per change. What becomes of its file the spool tells itself.
 #[derive(Debug)]
 pub(super) struct Episode {
     destination: String,
@@ -24,19 +22,11 @@ pub(super) struct Episode {
     /// Whether the beginning was told, so that the end is too.
     is_told: bool,
     last_told: Option<Instant>,
-    state: State,
 }
 
 impl Episode {
     pub(super) fn new(destination: &str) -> Self {
-        Self {
-            destination: destination.to_owned(),
-            since: None,
-            drawn: 0,
-            is_told: false,
-            last_told: None,
-            state: State::Working,
-        }
+        Self { destination: destination.to_owned(), since: None, drawn: 0, is_told: false, last_told: None }
     }
 
     /// An earlier run left something.
@@ -93,27 +83,6 @@ impl Episode {
                 ?took,
                 "the spool is drained: all that was in it has been sent"
             );
-        }
-    }
-
-    /// The spool's state.
-    pub(super) fn note(&mut self, state: &State) {
-        if *state == self.state {
-            return;
-        }
-        self.state = state.clone();
-        let destination = &self.destination;
-        match state {
-            State::Working => tracing::info!(destination, "the spool takes batches again"),
-            State::Full => tracing::warn!(
-                destination,
-                "the spool is full: beacons wait on the ring, and its policy decides at its bound; enlarge spool.max_bytes, or free disk space"
-            ),
-            State::Failing(reason) => tracing::error!(
-                destination,
-                reason = %reason,
-                "the spool cannot be used: beacons wait on the ring, and its policy decides at its bound"
-            ),
         }
     }
 }

@@ -376,7 +376,6 @@ impl Carrier {
         if self.works {
             self.append_at = Instant::now();
         }
-        self.episode.note(&state);
         let found = self.spool.recovered();
         let batches = found.batches.saturating_sub(self.recovered.batches);
         let beacons = found.beacons.saturating_sub(self.recovered.beacons);

@@ -184,13 +184,13 @@ impl Worker {
                 %file,
                 beacons = level.beacons,
                 max_bytes = self.options.max_bytes,
-                "the spool is full: its overflow policy acts until the broker has taken some; see /readyz, or enlarge spool.max_bytes"
+                "the spool is full: beacons wait on the ring, and spool.overflow decides at its bound, until the broker has taken some; see /readyz, or enlarge spool.max_bytes"
             ),
             State::Failing(reason) => tracing::error!(
                 destination,
                 %file,
                 %reason,
-                "the spool takes nothing, its overflow policy acts; set right what the reason says, it is tried again by itself"
+                "the spool takes nothing: beacons wait on the ring, and spool.overflow decides at its bound; set right what the reason says, it is tried again by itself"
             ),
         }
     }
