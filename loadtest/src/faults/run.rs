@@ -94,7 +94,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
         // Without brokers there is nothing to judge, and no other run will find them.
         report.broker = format!("RabbitMQ {}", rig.brokers(trial.fault)?.node().version());
         let run = u32::try_from(number).unwrap_or(u32::MAX);
-        match trial.run(&rig, run, plan.settle, interrupt) {
+        match trial.run(&rig, run, plan, interrupt) {
             Ok(Some(outcome)) => {
                 show.after(&outcome);
                 report.outcomes.push(outcome);

@@ -19,13 +19,11 @@ pub fn draw(mode: Mode, fault: Fault, seed: u64) -> Vec<Step> {
         Fault::Sigterm => steps(&mut rng, 2, |rng, place| edge(mode, Action::Sigterm, nth + place, rng)),
         Fault::Sigkill => steps(&mut rng, 3, |rng, place| edge(mode, Action::Sigkill, nth + place, rng)),
         Fault::PowerCut => steps(&mut rng, 2, |rng, place| edge(mode, Action::PowerCut, nth + place, rng)),
-        Fault::BrokerOutage => steps(&mut rng, 1, |rng, _| outage(nth, rng)),
+        Fault::BrokerOutage => early(&mut rng, |rng| outage(nth, rng)),
         Fault::Alarm => steps(&mut rng, 2, |rng, place| alarm(nth + place, rng)),
         Fault::Network => steps(&mut rng, 3, |rng, place| network(nth + place, rng)),
-        Fault::DiskFull => {
-            steps(&mut rng, 1, |rng, _| (Action::DiskFull, ms(rng, 1500, 3000), Duration::ZERO))
-        }
-        Fault::NodeLoss => steps(&mut rng, 1, |rng, _| (Action::NodeKill, ms(rng, 0, 2000), Duration::ZERO)),
+        Fault::DiskFull => early(&mut rng, |rng| (Action::DiskFull, ms(rng, 1500, 3000), Duration::ZERO)),
+        Fault::NodeLoss => early(&mut rng, |rng| (Action::NodeKill, ms(rng, 0, 2000), Duration::ZERO)),
         Fault::Mixed => steps(&mut rng, 4, |rng, place| match (nth + place) % 5 {
             0 => edge(mode, Action::Sigkill, nth, rng),
             1 => network(rng.usize(..5), rng),
@@ -48,6 +46,13 @@ fn steps(rng: &mut Rng, most: usize, mut draw: impl FnMut(&mut Rng, usize) -> Dr
         Step { at: (at * 1000.0).round() / 1000.0, action, hold, cut_off }
     };
     moments.into_iter().enumerate().map(step).collect()
+}
+
+/// One step, early enough that most of the beacons are sent into it.
+fn early(rng: &mut Rng, draw: impl FnOnce(&mut Rng) -> Drawn) -> Vec<Step> {
+    let at = (50.0 + 250.0 * rng.f64()).round() / 1000.0;
+    let (action, hold, cut_off) = draw(rng);
+    vec![Step { at, action, hold, cut_off }]
 }
 
 /// Half of them while no broker can be reached, since that is when a spool has something to keep. Without a spool

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::{
     Error,
     faults::{
+        Plan,
         book::Shape,
         consumer::Consumer,
         disk::SmallDisk,
@@ -74,7 +75,8 @@ pub struct Outcome {
 }
 
 impl Trial {
-    /// Runs it. `None` when it was interrupted. `run` tells its beacons from those of others.
+    /// Runs it. `None` when it was interrupted. `run` tells its beacons from those of others. What a convicted edge wrote is
+    /// kept, and its place told, if the plan shows progress.
     ///
     /// # Errors
     /// When the run could not be made: the broker, the system, or an edge that ended by itself.
@@ -82,7 +84,7 @@ impl Trial {
         &self,
         rig: &Rig,
         run: u32,
-        settle: Duration,
+        plan: &Plan,
         interrupt: &Interrupt,
     ) -> Result<Option<Outcome>, Error> {
         let steps = schedule::draw(self.mode, self.fault, self.seed);
@@ -95,7 +97,7 @@ impl Trial {
         if !stage.reach(f64::INFINITY)? {
             return Ok(None);
         }
-        stage.finish(steps, settle)
+        stage.finish(steps, plan)
     }
 
     /// Small where the ring is to overflow, or where there is a spool behind it.
@@ -393,7 +395,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until everything is confirmed and consumed, ends the edge, and has the judge look at it.
-    fn finish(mut self, steps: Vec<Step>, settle: Duration) -> Result<Option<Outcome>, Error> {
+    fn finish(mut self, steps: Vec<Step>, plan: &Plan) -> Result<Option<Outcome>, Error> {
         self.proxies.iter().for_each(|proxy| proxy.heal());
         let calm = Instant::now();
         let mut is_drained = true;
@@ -402,7 +404,7 @@ impl<'a> Stage<'a> {
             if self.last.pending == 0 && self.last.spooled == 0 {
                 break;
             }
-            if calm.elapsed() > settle {
+            if calm.elapsed() > plan.settle {
                 is_drained = false;
                 break;
             }
@@ -431,7 +433,7 @@ impl<'a> Stage<'a> {
         });
         self.brokers.vhost().delete_queue(&self.queue).map_err(Error::broker)?;
         let took_s = self.origin.elapsed().as_secs_f64();
-        if !verdict.violations.is_empty() {
+        if plan.progress && !verdict.violations.is_empty() {
             let kept = self.folder.keep();
             eprintln!("what the edge wrote is in {}", kept.display());
         }
