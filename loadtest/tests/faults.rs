@@ -91,7 +91,7 @@ fn every_mode_keeps_its_word_under_every_fault() {
         let cell = cell.expect("every trial is in a cell");
         match &cell.not_measured {
             Some(reason) => eprintln!("{} {}: {reason}", cell.mode.name(), cell.fault.name()),
-            None => assert!(cell.promised > 1000, "{}", told(&report)),
+            None => assert!(cell.promised > 0, "{}", told(&report)),
         }
     }
     // What was done has been felt: something came twice, and a ring goes with its edge.
