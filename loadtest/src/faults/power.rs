@@ -24,7 +24,7 @@ use crate::Error;
 const SECTOR: u64 = 512;
 /// For the tracer to write its last line.
 const TRACE_LIMIT: Duration = Duration::from_secs(10);
-const CALLS: &str = "trace=write,pwrite64,lseek,ftruncate,fsync,fdatasync";
+const CALLS: &str = "trace=write,pwrite64,lseek,ftruncate,fsync,fdatasync,rename,unlink";
 
 /// `strace` around the edge.
 #[derive(Debug)]
@@ -152,6 +152,10 @@ fn unsynced_writes(trace: &str, folder: &Path) -> BTreeMap<PathBuf, Unsynced> {
         };
         let Some((arguments, result)) = call.rsplit_once(" = ") else { continue };
         let Ok(result) = result.split(' ').next().unwrap_or_default().parse::<u64>() else { continue };
+        if let Some(names) = arguments.strip_prefix("rename(").or_else(|| arguments.strip_prefix("unlink(")) {
+            move_file(names, &mut files);
+            continue;
+        }
         let Some((name, file)) = call_on(arguments, folder, &mut files) else { continue };
         let last = || arguments.trim_end_matches([')', ' ']).rsplit_once(", ")?.1.parse::<u64>().ok();
         match name {
@@ -180,6 +184,16 @@ fn unsynced_writes(trace: &str, folder: &Path) -> BTreeMap<PathBuf, Unsynced> {
         }
     }
     files
+}
+
+/// What is known of a file goes with it to its new name, or away with it: `"/a", "/b"`, or `"/a"`.
+fn move_file(names: &str, files: &mut BTreeMap<PathBuf, Unsynced>) {
+    let mut names = names.split('"').skip(1).step_by(2).map(PathBuf::from);
+    let moved = names.next().and_then(|from| files.remove(&from));
+    if let Some(to) = names.next() {
+        files.remove(&to);
+        files.extend(moved.map(|file| (to, file)));
+    }
 }
 
 /// The name of a call like `fsync(9</spool/main.spool>)` and the file that it is about, if that is in `folder`.
@@ -233,6 +247,12 @@ mod tests {
             7 fsync(9</s/a> <unfinished ...>\n\
             8 pwrite64(9</s/a>, \"\"..., 10, 200) = 10\n\
             7 <... fsync resumed>) = 0\n\
+            7 pwrite64(5</s/new>, \"\"..., 10, 90) = 10\n\
+            7 fsync(5</s/new>) = 0\n\
+            7 pwrite64(6</s/c>, \"\"..., 10, 900) = 10\n\
+            7 rename(\"/s/new\", \"/s/c\") = 0\n\
+            7 pwrite64(6</s/gone>, \"\"..., 10, 900) = 10\n\
+            7 unlink(\"/s/gone\") = 0\n\
             8 lseek(4</s/b>, 4096, SEEK_SET) = 4096\n\
             7 ftruncate(9</s/a>, 300) = 0\n\
             7 fdatasync(9</s/a>) = 0\n\
@@ -246,7 +266,14 @@ mod tests {
             .iter()
             .map(|(path, file)| (path.to_str().unwrap(), file.writes.as_slice(), file.synced_end))
             .collect();
-        assert_eq!(seen, [("/s/a", &[][..], 300), ("/s/b", &[(4096, 24), (4120, 6), (9, 7)][..], 0)]);
+        assert_eq!(
+            seen,
+            [
+                ("/s/a", &[][..], 300),
+                ("/s/b", &[(4096, 24), (4120, 6), (9, 7)][..], 0),
+                ("/s/c", &[][..], 100)
+            ]
+        );
     }
 
     #[test]
