@@ -45,7 +45,7 @@ models: deps ## the first model, the second model and the edge side by side (som
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest
 	target/release/loadtest models --json target/models.json --csv target/models.csv --html target/models.html
 
-guarantees: deps ## breaks edge, broker, network and disk, and fills in the table of docs/guarantees.md (about half an hour)
+guarantees: deps ## breaks edge, broker, network and disk, and fills in the table of docs/guarantees.md (about a quarter of an hour)
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest
 	target/release/loadtest faults --seeds 1..3 --report target/faults.json --markdown docs/guarantees.md
 

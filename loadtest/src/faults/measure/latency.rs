@@ -3,12 +3,14 @@
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use tokio::runtime;
 
 use crate::{
     Error,
     faults::{
-        measure::stand::{Stand, Wish},
+        measure::{
+            carry_out,
+            stand::{Stand, Wish},
+        },
         mode::Mode,
     },
     interrupt::Interrupt,
@@ -108,12 +110,7 @@ pub fn command(args: &Args) -> Result<(), Error> {
     {
         return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
     }
-    let runtime =
-        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
-    let report = runtime.block_on(async {
-        let interrupt = Interrupt::on_signals()?;
-        measure(args, &interrupt).await
-    })?;
+    let report = carry_out(async |interrupt| measure(args, interrupt).await)?;
     publish(&report, &report.table(), args.report.as_ref())
 }
 

@@ -15,8 +15,9 @@ mod sink;
 mod stand;
 
 use clap::Subcommand;
+use tokio::runtime;
 
-use crate::Error;
+use crate::{Error, interrupt::Interrupt};
 
 /// What can be measured.
 #[derive(Debug, Clone, Subcommand)]
@@ -39,4 +40,11 @@ pub fn command(measure: Measure) -> Result<(), Error> {
         Measure::Outage(args) => outage::command(&args),
         Measure::Drain(args) => drain::command(&args),
     }
+}
+
+/// Runs a measurement, which Ctrl-C ends early.
+fn carry_out<R>(measure: impl AsyncFnOnce(&Interrupt) -> Result<R, Error>) -> Result<R, Error> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
+    runtime.block_on(async { measure(&Interrupt::on_signals()?).await })
 }

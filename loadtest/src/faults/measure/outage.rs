@@ -3,12 +3,15 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use tokio::{runtime, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     Error,
     faults::{
-        measure::stand::{LANES, RING_BEACONS, RING_BYTES, SLOT_BYTES, Stand, WINDOW_BYTES, Wish},
+        measure::{
+            carry_out,
+            stand::{LANES, RING_BEACONS, RING_BYTES, SLOT_BYTES, Stand, WINDOW_BYTES, Wish},
+        },
         mode::Mode,
     },
     interrupt::Interrupt,
@@ -74,12 +77,7 @@ pub fn command(args: &Args) -> Result<(), Error> {
     if !(1..=10_000).contains(&args.connections) {
         return Err(Error::Argument("--connections: 1 to 10,000".into()));
     }
-    let runtime =
-        runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
-    let report = runtime.block_on(async {
-        let interrupt = Interrupt::on_signals()?;
-        measure(args, &interrupt).await
-    })?;
+    let report = carry_out(async |interrupt| measure(args, interrupt).await)?;
     publish(&report, &report.table(), args.report.as_ref())
 }
 
