@@ -34,7 +34,7 @@ pub(crate) const LIVE_SEQ: u64 = 100_000_000_000;
 pub(crate) const RING_BYTES: u64 = 128 << 20;
 pub(crate) const RING_BEACONS: u64 = 262_144;
 /// What the ring sets aside for each beacon (docs/configuration.md).
-pub(crate) const SLOT_BYTES: u64 = 40;
+pub(crate) const SLOT_BYTES: u64 = 48;
 pub(crate) const LANES: u64 = 2;
 pub(crate) const WINDOW_BYTES: u64 = 16 << 20;
 
