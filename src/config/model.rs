@@ -252,6 +252,9 @@ pub struct SpoolConfig {
     pub synchronous: SpoolSynchronous,
     /// The share of the window that batches out of the spool may take, in frames and in octets.
     pub drain_share: f64,
+    /// Octets a second that go from the spool to the brokers at most; 0 for no limit.
+    #[serde(with = "octets")]
+    pub drain_rate: usize,
     /// What a full ring does when the spool is at its bound or fails.
     pub overflow: Overflow,
     /// How long a batch waits for the broker before it goes to the spool.
@@ -466,6 +469,7 @@ impl Default for SpoolConfig {
             max_bytes: 1024 * MIB,
             synchronous: SpoolSynchronous::default(),
             drain_share: 0.5,
+            drain_rate: 8 * MIB,
             overflow: Overflow::default(),
             after: Duration::from_millis(250),
         }
@@ -514,7 +518,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 54);
+        assert_eq!(rows.len(), 55);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

@@ -236,6 +236,9 @@ fn destination(name: &str, destination: &DestinationConfig, http: &HttpConfig, f
     // Less than a few batches would be full at once.
     found.octets(&key("spool.max_bytes"), spool.max_bytes, MIB.max(4 * batch.max_bytes), 1 << 44);
     found.within(&key("spool.drain_share"), spool.drain_share, (0.01, 1.0), f64::to_string);
+    if spool.drain_rate > 0 {
+        found.octets(&key("spool.drain_rate"), spool.drain_rate, 64 * KIB, 1 << 40);
+    }
     found.time(&key("spool.after"), spool.after, Duration::ZERO, Duration::from_secs(60));
     for (bound, octets) in [("ring.max_bytes", ring.max_bytes), ("window_bytes", destination.window_bytes)] {
         if (1..longest).contains(&octets) {
@@ -314,7 +317,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_key_and_says_what_would_be_right() {
         type Case = (fn(&mut Config), &'static str, &'static str);
-        let cases: [Case; 45] = [
+        let cases: [Case; 46] = [
             (|c| c.http.workers = 2000, "http.workers", "is 2000; it has to be from 0 to 1024"),
             (
                 |c| c.http.max_head_bytes = 100,
@@ -391,6 +394,7 @@ mod tests {
             (|c| pixel(c).ack_timeout = HOUR, "routes.pixel.ack_timeout", "to 300s"),
             (|c| main(c).spool.max_bytes = 0, "destinations.main.spool.max_bytes", "from 1048576 octets"),
             (|c| main(c).spool.drain_share = 1.5, "destinations.main.spool.drain_share", "from 0.01 to 1"),
+            (|c| main(c).spool.drain_rate = 1, "destinations.main.spool.drain_rate", "from 65536 octets"),
             (|c| main(c).batch.max_bytes = 0, "destinations.main.batch.max_bytes", "from 1 octets"),
         ];
         for (change, key, says) in cases {

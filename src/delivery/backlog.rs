@@ -7,10 +7,14 @@ use std::{
 };
 
 use stompwire::publisher::{Place, Publisher};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep_until,
+};
 use uuid::Uuid;
 
 use super::{
+    pace::Pace,
     parcel::Parcel,
     rows::{Promised, Rows},
 };
@@ -20,9 +24,9 @@ use crate::{
     spool::{Refused, Row, Spool},
 };
 
-/// Rows read at once.
-const READ_ROWS: usize = 64;
-const READ_OCTETS: usize = 4 << 20;
+/// Rows read at once: few, so that an append does not wait long behind a read.
+const READ_ROWS: usize = 16;
+const READ_OCTETS: usize = 1 << 20;
 /// After a read that failed.
 const PAUSE: Duration = Duration::from_millis(250);
 /// After a read that brought nothing yet.
@@ -31,7 +35,8 @@ const SHORT_PAUSE: Duration = Duration::from_millis(25);
 pub(super) type Read = Result<Vec<(Row, Batch)>, Refused>;
 
 /// What is in the spool and not with the publisher, nor in hand: read oldest first, and given to the publisher within a
-/// share of its windows.
+/// share of its windows and at a steady rate. A burst would be paid by the answers: by all that a batch costs here, and
+/// by all that it costs a broker on the same machine.
 pub(super) struct Backlog {
     spool: Spool,
     batches: u64,
@@ -42,6 +47,7 @@ pub(super) struct Backlog {
     newest: Option<Row>,
     promised: Promised,
     share: Share,
+    pace: Pace,
     /// Rows that were read and wait for their share.
     ahead: VecDeque<(Row, Batch)>,
     reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
@@ -87,6 +93,7 @@ impl Backlog {
             newest: None,
             promised: Promised::default(),
             share: Share::new(part(config.window_frames), part(config.window_bytes)),
+            pace: Pace::new(config.spool.drain_rate as u64),
             ahead: VecDeque::new(),
             reading: None,
             read_at: Instant::now(),
@@ -169,6 +176,9 @@ impl Backlog {
             return Next::Read(reading.await);
         }
         let front = self.ahead.front().filter(|_| may_draw).map(|(_, batch)| batch.body.len());
+        if let Some(due) = front.and_then(|_| self.pace.due(Instant::now())) {
+            sleep_until(due.into()).await;
+        }
         if let Some(octets) = front
             && let Some(share) = self.share.part(octets).await
             && let Some(place) = publisher.reserve(octets).await
@@ -209,6 +219,7 @@ impl Backlog {
     /// Gives the next row to the publisher, behind all fresh batches. `note` is told before.
     pub(super) fn draw(&mut self, turn: Turn<'_>, note: impl FnOnce(&Drawn)) {
         let Some((row, mut batch)) = self.ahead.pop_front() else { return };
+        self.pace.spend(batch.body.len(), Instant::now());
         let unknown = batch.count.saturating_sub(self.beacons);
         self.batches = self.batches.saturating_sub(1);
         self.beacons = self.beacons.saturating_sub(batch.count);

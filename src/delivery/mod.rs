@@ -8,6 +8,7 @@
 //! | `spooling.rs` | batches to the publisher and the spool |
 //! | `backlog.rs` | from the spool to the publisher |
 //! | `rows.rs` | which rows of the spool the publisher has, and who waits for those that it has not |
+//! | `pace.rs` | how fast that goes |
 //! | `episode.rs` | what the log says of a spool |
 //! | `parcel.rs` | what a batch is to the publisher |
 //! | `outcomes.rs` | from the publisher's outcomes to ledger, spool and tickets |
@@ -17,6 +18,7 @@ mod backlog;
 mod direct;
 mod episode;
 mod outcomes;
+mod pace;
 mod parcel;
 mod put_away;
 mod rows;

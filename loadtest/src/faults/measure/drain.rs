@@ -31,6 +31,9 @@ pub struct Args {
     /// Live beacons a second [default: half of what the edge answers here at full load]
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
+    /// Megabytes a second that the edge may drain at most (its `drain_rate`) [default: the edge's own default]
+    #[arg(long, value_name = "MB")]
+    pub drain_rate: Option<u64>,
     /// Connections that send
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub connections: usize,
@@ -86,6 +89,9 @@ pub fn command(args: &Args) -> Result<(), Error> {
     {
         return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
     }
+    if args.drain_rate.is_some_and(|rate| !(1..=100_000).contains(&rate)) {
+        return Err(Error::Argument("--drain-rate: 1 to 100,000 MB a second".into()));
+    }
     let report = carry_out(async |interrupt| measure(args, interrupt).await)?;
     publish(&report, &report.table(), args.report.as_ref())
 }
@@ -96,6 +102,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         mode: Mode::RingSpool,
         connections: args.connections,
         spool_bytes: args.backlog.saturating_mul(3_000_000),
+        drain_rate: args.drain_rate.map(|rate| rate * 1_000_000),
     };
     let mut stand = Stand::start(wish, interrupt).await?;
     let rate = match args.rate {

@@ -120,6 +120,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         mode: args.mode,
         connections: args.connections,
         spool_bytes: 4 << 30,
+        drain_rate: None,
     };
     let mut stand = Stand::start(wish, interrupt).await?;
     let rate = match args.rate {

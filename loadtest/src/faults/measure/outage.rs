@@ -87,6 +87,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         mode: args.mode,
         connections: args.connections,
         spool_bytes: 64 << 30,
+        drain_rate: None,
     };
     let mut stand = Stand::start(wish, interrupt).await?;
     let process = stand.process()?;

@@ -40,6 +40,8 @@ pub(crate) const WINDOW_BYTES: u64 = 16 << 20;
 
 const QUEUE: &str = "beacons";
 const TERMINATE_LIMIT: Duration = Duration::from_secs(30);
+/// Without a message at the far end, when the edge has none: the queue is empty.
+const QUIET: Duration = Duration::from_millis(250);
 /// For answers under load.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -67,6 +69,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) connections: usize,
     /// The most that the spool may take.
     pub(crate) spool_bytes: u64,
+    /// Octets a second out of it, if not the default.
+    pub(crate) drain_rate: Option<u64>,
 }
 
 impl Stand {
@@ -89,8 +93,9 @@ impl Stand {
         let [http, admin] = free_ports()?;
         let url = |address| format!("stomp://guest:guest@{address}/{}", vhost.name());
         let spool = if wish.mode.has_spool() {
+            let rate = wish.drain_rate.map(|rate| format!("drain_rate = {rate}\n")).unwrap_or_default();
             format!(
-                "\n[destinations.main.spool]\nmax_bytes = {}\n\n[spool]\ndir = {:?}\n",
+                "\n[destinations.main.spool]\nmax_bytes = {}\n{rate}\n[spool]\ndir = {:?}\n",
                 wish.spool_bytes,
                 folder.path().join("spool").display().to_string()
             )
@@ -200,7 +205,7 @@ impl Stand {
         Ok(value.unwrap_or(0.0) as u64)
     }
 
-    /// Waits until nothing is pending in the edge; `false` at the limit or an interrupt.
+    /// Waits until nothing is pending in the edge and the far end has taken all; `false` at the limit or an interrupt.
     ///
     /// # Errors
     /// When the edge does not tell.
@@ -208,11 +213,12 @@ impl Stand {
         let start = Instant::now();
         while start.elapsed() < limit {
             let reading = Reading::from_metrics(&self.edge.scrape()?).unwrap_or_default();
-            if reading.pending == 0 && reading.spooled == 0 {
-                return Ok(true);
-            }
-            if !interrupt.sleep(Duration::from_millis(50)).await {
+            let before = self.sink.messages();
+            if !interrupt.sleep(QUIET).await {
                 return Ok(false);
+            }
+            if reading.pending == 0 && reading.spooled == 0 && self.sink.messages() == before {
+                return Ok(true);
             }
         }
         Ok(false)
