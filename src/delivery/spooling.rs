@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every row of the spool is in one of three states: with the publisher (in flight), in the backlog (in spool), or about to
-//! be removed. [`Rows`] knows which; the ledger counts them. What the publisher has without a row gets one when no broker
+//! be removed. `rows.rs` knows which; the ledger counts them. What the publisher has without a row gets one when no broker
 //! confirms it: [`Copies`]. It stays with the publisher.
 
 use std::{

@@ -29,6 +29,8 @@ use crate::{
     interrupt::Interrupt,
 };
 
+/// For so long everything is swallowed before the broker is cut off: batches are to be in flight then.
+const SWALLOWED: Duration = Duration::from_millis(200);
 /// How long before a kill an answered beacon has left the edge's memory: with a broker at hand it has been confirmed, with a
 /// spool it has at least been written.
 const SETTLED_WITHIN_MS: u32 = 3000;
@@ -248,6 +250,10 @@ impl<'a> Stage<'a> {
         let from = self.now_ms();
         let is_cut_off = !step.cut_off.is_zero();
         if is_cut_off {
+            self.proxies.iter().for_each(|proxy| proxy.black_hole());
+            if !self.pass(SWALLOWED)? {
+                return Ok(false);
+            }
             self.proxies.iter().for_each(|proxy| proxy.refuse());
             if !self.pass(step.cut_off)? {
                 return Ok(false);
