@@ -289,3 +289,6 @@ fn routes(config: &Config, destinations: &[Observed]) -> Vec<Route> {
     };
     config.routes.iter().map(route).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use beacon_edge::{
     ledger::{DropReason, Snapshot},
     spool::State,
 };
+use stompwire::broker::Which;
 use support::{
     Browser, LIMIT, TestBroker, assert_conserved, brokers, config, drive, program::Program, scrape, until,
 };
@@ -166,7 +167,7 @@ fn a_shutdown_without_a_broker_puts_everything_away_and_the_next_run_sends_it() 
 fn what_was_sent_and_not_receipted_at_the_shutdown_is_put_away_too() {
     const COUNT: u64 = 100;
     let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
-    broker.faults().withhold_receipts(stompwire::broker::Which::All);
+    broker.faults().withhold_receipts(Which::All);
     let first = edge(&broker, dir.path(), &[]);
     send(&first, 0, COUNT);
     until("it is at the broker", || broker.consumed().1.len() as u64 == COUNT);
@@ -181,6 +182,40 @@ fn what_was_sent_and_not_receipted_at_the_shutdown_is_put_away_too() {
     assert_eq!(consumed.numbers(), numbers(0, COUNT));
     assert_eq!(consumed.duplicates(), COUNT, "the same ids, so that consumers can tell");
     assert!(second.shutdown(LIMIT).is_clean());
+}
+
+#[test]
+fn what_is_in_flight_without_a_broker_is_on_disk_as_well_until_it_is_confirmed() {
+    const COUNT: u64 = 100;
+    let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
+    broker.faults().withhold_receipts(Which::All);
+    let edge = edge(&broker, dir.path(), &[]);
+    let admin = edge.admin_addr().unwrap();
+    until("ready", || is_ready(&edge));
+    send(&edge, 0, COUNT);
+    until("it is at the broker", || broker.consumed().1.len() as u64 == COUNT);
+    broker.go();
+    let in_file = || edge.read("main").unwrap().spool.unwrap().level.beacons;
+    until("it is in the file", || in_file() == COUNT);
+    let seen = beacons(&edge);
+    assert_eq!((seen.in_flight, seen.spooled), (COUNT, 0), "the publisher sends it, not the spool");
+    assert_conserved(&scrape(admin));
+    // What is fresh goes there too, and is sent from there.
+    send(&edge, COUNT, COUNT);
+    until("all in the file", || in_file() == 2 * COUNT && beacons(&edge).spooled == COUNT);
+    assert_conserved(&scrape(admin));
+
+    broker.faults().clear();
+    until("drained", || is_drained(&edge));
+    let metrics = scrape(admin);
+    assert_conserved(&metrics);
+    let total = |what| metrics[&format!("beacon_edge_spool_{what}_total{{destination=\"main\"}}")];
+    assert_eq!(total("appends"), total("removes"));
+    let (consumed, _) = broker.consumed();
+    assert_eq!(consumed.numbers(), numbers(0, 2 * COUNT));
+    assert_eq!(consumed.duplicates(), COUNT, "what was in flight, once more with the same ids");
+    let report = edge.shutdown(LIMIT);
+    assert!(report.is_clean() && report.in_spool() == 0, "{report}");
 }
 
 #[test]
@@ -376,4 +411,36 @@ fn what_was_answered_as_spooled_survives_kill_9() {
     second.signal("TERM");
     let (code, log) = second.end();
     assert_eq!(code, 0, "{log}");
+}
+
+#[test]
+fn what_was_in_flight_survives_kill_9_once_it_is_copied() {
+    const COUNT: u64 = 500;
+    // A broker that has gone, and one that is there and confirms nothing.
+    for goes in [true, false] {
+        let (broker, dir) = (TestBroker::start(), tempfile::tempdir().unwrap());
+        broker.faults().withhold_receipts(Which::All);
+        let overflow = ("BEACON_EDGE__DESTINATIONS__MAIN__RING__OVERFLOW", "spool");
+        let mut first = program(&broker, dir.path(), overflow);
+        let (http, admin) = first.addresses();
+        assert_eq!(drive(http, COUNT, 4, &AtomicBool::new(false)).len() as u64, COUNT);
+        until("it is at the broker", || broker.consumed().1.len() as u64 == COUNT);
+        let batches = broker.peek("beacons", usize::MAX).len() as f64;
+        if goes {
+            broker.go();
+        }
+        let appends = "beacon_edge_spool_appends_total{destination=\"main\"}";
+        until("it is on disk", || scrape(admin)[appends] == batches);
+        // SIGKILL. And the broker has lost what it had not confirmed.
+        drop(first);
+        broker.faults().clear();
+        broker.purge("beacons");
+
+        let second = program(&broker, dir.path(), overflow);
+        until("all are there", || broker.consumed().0.beacons.len() as u64 == COUNT);
+        assert_eq!(broker.consumed().0.numbers(), numbers(0, COUNT));
+        second.signal("TERM");
+        let (code, log) = second.end();
+        assert!(code == 0 && log.contains("500 recovered, 500 confirmed"), "{code}: {log}");
+    }
 }

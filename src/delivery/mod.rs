@@ -7,6 +7,8 @@
 //! | `direct.rs` | batches to the publisher |
 //! | `spooling.rs` | batches to the publisher and the spool |
 //! | `backlog.rs` | from the spool to the publisher |
+//! | `flights.rs` | what the publisher has and the spool has not |
+//! | `copies.rs` | that into the spool as well, when no broker confirms it |
 //! | `rows.rs` | which rows of the spool the publisher has, and who waits for those that it has not |
 //! | `pace.rs` | how fast that goes |
 //! | `episode.rs` | what the log says of a spool |
@@ -15,8 +17,10 @@
 //! | `put_away.rs` | into the spool, at the end of everything |
 
 mod backlog;
+mod copies;
 mod direct;
 mod episode;
+mod flights;
 mod outcomes;
 mod pace;
 mod parcel;
@@ -57,7 +61,7 @@ use crate::{
     spool::{Refused, Spool, SpoolThread},
 };
 
-use self::outcomes::Recorder;
+use self::{flights::Flights, outcomes::Recorder};
 
 /// For the spools to write what is queued, if the deadline has passed.
 const LAST_FLUSH: Duration = Duration::from_millis(250);
@@ -268,11 +272,13 @@ async fn start_all(
         let (publisher, outcomes) = Publisher::start(options)
             .map_err(|cause| DeliveryError::Header { destination: delivered.name.clone(), cause })?;
         *delivered.readings.board.lock() = Some(publisher.board());
+        let flights = Flights::default();
         let recorder = Recorder {
             name: delivered.name.clone(),
             ledger: Arc::clone(&delivered.ledger),
             readings: Arc::clone(&delivered.readings),
             spool: delivered.spool.clone(),
+            flights: flights.clone(),
             dead_letters: DeadLetters::open(
                 &delivered.config.dead_letter_dir,
                 &delivered.name,
@@ -282,7 +288,9 @@ async fn start_all(
         };
         tasks.spawn(recorder.run(outcomes));
         match delivered.spool.clone() {
-            Some(spool) => tasks.spawn(spooling::feed(delivered, spool, publisher, deadline.clone())),
+            Some(spool) => {
+                tasks.spawn(spooling::feed(delivered, spool, flights, publisher, deadline.clone()))
+            }
             None => tasks.spawn(direct::feed(delivered, publisher, deadline.clone())),
         };
     }
@@ -300,3 +308,6 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>, when: impl FnOnc
         sleep_until(when(until).into()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

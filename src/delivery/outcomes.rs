@@ -8,7 +8,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Readings, parcel::Parcel, put_away::put_away};
+use super::{Readings, flights::Flights, parcel::Parcel, put_away::put_away};
 use crate::{
     batch::Batch,
     dead_letter::{DeadLetter, DeadLetterError, DeadLetters},
@@ -43,6 +43,8 @@ pub(super) struct Recorder {
     pub(super) ledger: Arc<Ledger>,
     pub(super) readings: Arc<Readings>,
     pub(super) spool: Option<Spool>,
+    /// What the publisher took without a row, if there is a spool.
+    pub(super) flights: Flights,
     pub(super) dead_letters: DeadLetters,
     /// By when everything must be told, once it is known.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
@@ -103,7 +105,7 @@ impl Recorder {
         match outcome {
             Outcome::Confirmed { token, latency, .. } => {
                 self.readings.publish_seconds.observe(latency.as_secs_f64());
-                self.remove(token.row);
+                self.remove(self.row(&token));
                 self.ledger.confirm(token.batch.count);
                 token.batch.tickets.into_iter().for_each(Ticket::resolve);
                 None
@@ -111,7 +113,7 @@ impl Recorder {
             Outcome::Abandoned { token, attempts } => {
                 let reason =
                     if attempts == 0 { DropReason::ShutdownUnsent } else { DropReason::ShutdownInFlight };
-                match (&self.spool, token.row) {
+                match (&self.spool, self.row(&token)) {
                     (Some(_), Some(_)) => self.ledger.give_back(token.batch.count),
                     (Some(_), None) => return Some((token.batch, reason)),
                     (None, _) => self.ledger.drop_beacons(reason, token.batch.count),
@@ -127,11 +129,12 @@ impl Recorder {
                     "a batch cannot be sent; this is a defect in beacon-edge, please report it"
                 );
                 self.ledger.drop_beacons(DropReason::Unencodable, beacons);
-                self.remove(token.row);
+                self.remove(self.row(&token));
                 None
             }
-            Outcome::GivenUp { token: Parcel { batch, row, .. }, attempts, error } => {
-                let Batch { id, body, count, .. } = batch;
+            Outcome::GivenUp { token, attempts, error } => {
+                let row = self.row(&token);
+                let Batch { id, body, count, .. } = token.batch;
                 tracing::error!(
                     destination,
                     batch = %id,
@@ -155,6 +158,12 @@ impl Recorder {
                 None
             }
         }
+    }
+
+    /// Where the batch of an outcome is in the spool, if it is. To be asked once.
+    fn row(&self, parcel: &Parcel) -> Option<Row> {
+        self.spool.as_ref()?;
+        parcel.row.or_else(|| self.flights.end(parcel.batch.id))
     }
 
     fn remove(&self, row: Option<Row>) {

@@ -7,7 +7,7 @@ use crate::{batch::Batch, spool::Row};
 #[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) batch: Batch,
-    /// Where it is in the spool, if it is.
+    /// Where it is in the spool, if it was when the publisher took it.
     pub(super) row: Option<Row>,
     /// Its part of the share of batches out of the spool.
     _share: Option<[OwnedSemaphorePermit; 2]>,

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Every row of the spool is in one of three states: with the publisher (in flight), in the backlog (in spool), or about to
-//! be removed. [`Rows`] knows which; the ledger counts them.
+//! be removed. `rows.rs` knows which; the ledger counts them. What the publisher has without a row gets one when no broker
+//! confirms it: [`Copies`]. It stays with the publisher.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use stompwire::publisher::{Board, LaneState, Place, Publisher};
 use tokio::{
     select,
     sync::watch,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval, sleep_until, timeout_at},
 };
 use uuid::Uuid;
@@ -30,7 +31,9 @@ use uuid::Uuid;
 use super::{
     Delivered,
     backlog::{Backlog, Next, Read},
+    copies::{Copied, Copies},
     episode::{Episode, Why},
+    flights::Flights,
     parcel::Parcel,
     passed,
     put_away::put_away,
@@ -91,6 +94,9 @@ struct Carrier {
     append_at: Instant,
     recovered: Level,
     backlog: Backlog,
+    /// What the publisher has without a row.
+    flights: Flights,
+    copies: Copies,
     episode: Episode,
 }
 
@@ -99,10 +105,11 @@ struct Carrier {
 pub(super) fn feed(
     delivered: Delivered,
     spool: Spool,
+    flights: Flights,
     publisher: Publisher<Parcel>,
     deadline: watch::Receiver<Option<Instant>>,
 ) -> impl Future<Output = ()> + Send {
-    let mut carrier = Carrier::new(delivered, spool, publisher.board());
+    let mut carrier = Carrier::new(delivered, spool, flights, publisher.board());
     carrier.note_state();
     async move {
         let in_time = carrier.carry(&publisher, deadline.clone()).await;
@@ -120,7 +127,7 @@ fn last_writes(until: Instant) -> Instant {
 }
 
 impl Carrier {
-    fn new(delivered: Delivered, spool: Spool, board: Arc<Board>) -> Self {
+    fn new(delivered: Delivered, spool: Spool, flights: Flights, board: Arc<Board>) -> Self {
         Self {
             state: spool.state(),
             state_is_told: true,
@@ -136,6 +143,8 @@ impl Carrier {
             append_at: Instant::now(),
             recovered: Level::default(),
             backlog: Backlog::new(spool.clone(), &delivered.config),
+            copies: Copies::new(flights.clone(), spool.clone(), delivered.config.spool.after),
+            flights,
             episode: Episode::new(&delivered.name),
             delivered,
             spool,
@@ -155,7 +164,8 @@ impl Carrier {
         loop {
             let takes = self.board.takes();
             self.settle(takes);
-            let waits = !self.held.is_empty() || !self.backlog.is_empty();
+            self.copies.begin(takes, self.works && self.can_append());
+            let waits = !self.held.is_empty() || !self.backlog.is_empty() || self.copies.is_watching();
             let fresh = self.held.front().filter(|_| takes).map(|held| held.batch.body.len());
             let may_draw = takes && self.held.is_empty();
             let divert_at = self.divert_at();
@@ -166,12 +176,9 @@ impl Carrier {
                 () = &mut ending, if !self.is_ending => self.is_ending = true,
                 Some(appended) = self.appends.join_next() => match appended {
                     Ok(appended) => self.appended(publisher, appended),
-                    Err(error) => tracing::error!(
-                        destination = self.delivered.name,
-                        %error,
-                        "writing a batch to the spool panicked; this is a defect in beacon-edge, please report it"
-                    ),
+                    Err(error) => self.panicked(&error),
                 },
+                Some(copied) = self.copies.next() => self.copied(copied),
                 changed = self.state.changed(), if self.state_is_told => {
                     self.state_is_told = changed.is_ok();
                     self.note_state();
@@ -271,6 +278,34 @@ impl Carrier {
         }
     }
 
+    /// A copy of what the publisher has is in the spool, or was refused by it. The backlog never reads it.
+    fn copied(&mut self, copied: Result<Result<Copied, Refused>, JoinError>) {
+        match copied {
+            Ok(Ok(Copied { row, is_in_flight })) => {
+                self.delivered.readings.appended();
+                self.backlog.appended(row);
+                self.backlog.hand(row);
+                if !is_in_flight {
+                    self.spool.remove(row);
+                    self.delivered.readings.removed();
+                }
+            }
+            Ok(Err(refused)) => {
+                self.delivered.readings.refused(refused);
+                self.append_at = Instant::now() + PAUSE;
+            }
+            Err(error) => self.panicked(&error),
+        }
+    }
+
+    fn panicked(&self, error: &JoinError) {
+        tracing::error!(
+            destination = self.delivered.name,
+            %error,
+            "writing a batch to the spool panicked; this is a defect in beacon-edge, please report it"
+        );
+    }
+
     /// A fresh batch goes to the publisher if there is room; else it waits for some, or is left to the spool.
     fn offer(&mut self, publisher: &Publisher<Parcel>, batch: Batch, row: Option<Row>) {
         let takes = self.board.takes();
@@ -301,7 +336,10 @@ impl Carrier {
                 self.backlog.hand(row);
                 self.delivered.ledger.draw(batch.count);
             }
-            None => self.delivered.ledger.seal(batch.count),
+            None => {
+                self.delivered.ledger.seal(batch.count);
+                self.flights.begin(&batch);
+            }
         }
         place.publish(Parcel::new(batch, row).message());
     }
@@ -356,9 +394,10 @@ impl Carrier {
     }
 
     fn has_read(&mut self, read: Read) {
-        let appending = &self.appending;
-        let missing =
-            self.backlog.has_read(read, |id| appending.iter().any(|(appending, _)| *appending == id));
+        let (appending, copies) = (&self.appending, &self.copies);
+        let missing = self.backlog.has_read(read, |id| {
+            appending.iter().any(|(appending, _)| *appending == id) || copies.is_writing(id)
+        });
         let Some((batches, beacons)) = missing else { return };
         tracing::error!(
             destination = self.delivered.name,
@@ -422,6 +461,10 @@ impl Carrier {
             }
         }
         self.appends.abort_all();
+        // What has no row then is put away when the publisher gives it back.
+        while let Some(copied) = self.copies.next_until(until).await {
+            self.copied(copied);
+        }
         let ledger = &self.delivered.ledger;
         for (_, count) in self.appending.drain(..) {
             ledger.drop_beacons(DropReason::ShutdownInBatch, count);

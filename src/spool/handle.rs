@@ -144,6 +144,20 @@ impl Spool {
         self.shared.state()
     }
 
+    /// The thread does nothing until what this returns is dropped, as if its disk did not answer.
+    #[cfg(test)]
+    pub(crate) fn hang(&self) -> Sender<()> {
+        let (hang, end) = crossbeam_channel::bounded(0);
+        self.commands.try_send(Command::Hang(end)).expect("a test leaves room");
+        hang
+    }
+
+    /// Commands that wait for the thread.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.commands.len()
+    }
+
     async fn ask<T>(
         &self,
         octets: usize,

@@ -33,6 +33,9 @@ pub(super) enum Command {
     },
     /// There is something to remove, or it is time to end.
     Wake,
+    /// The disk hangs until the sender of this is dropped.
+    #[cfg(test)]
+    Hang(crossbeam_channel::Receiver<()>),
 }
 
 /// A batch that is to become a row.

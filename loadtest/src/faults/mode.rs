@@ -83,8 +83,8 @@ impl Mode {
 /// Which obligations may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// Those that an edge which was killed had answered last: since the last moment, some seconds ago, from which on a
-    /// broker could be reached all the time.
+    /// Those that an edge which was killed had answered last: some seconds ago. Without a spool, some seconds before the
+    /// last moment from which on a broker could be reached all the time.
     pub tail: bool,
     /// As many as the edge itself counts as dropped.
     pub counted: bool,

@@ -62,7 +62,9 @@ fn edge(mode: Mode, action: Action, nth: usize, rng: &mut Rng) -> Drawn {
         Action::Sigterm if !mode.has_spool() => false,
         _ => nth % 2 == 1,
     };
-    let away = if cut_off { ms(rng, 300, 1200) } else { Duration::ZERO };
+    // With a spool, every other time so long that what was in flight is out of the time in which it may be lost.
+    let (least, most) = if mode == Mode::RingSpool && nth % 4 == 1 { (3500, 6000) } else { (300, 1200) };
+    let away = if cut_off { ms(rng, least, most) } else { Duration::ZERO };
     (action, ms(rng, 0, 400), away)
 }
 

@@ -29,8 +29,13 @@ use crate::{
     interrupt::Interrupt,
 };
 
-/// From when on before a kill, with a broker at hand, an answered beacon has been confirmed.
-const CONFIRMED_WITHIN_MS: u32 = 3000;
+/// For so long everything is swallowed before the broker is cut off: batches are to be in flight then.
+const SWALLOWED: Duration = Duration::from_millis(200);
+/// How long before a kill an answered beacon has left the edge's memory: with a broker at hand it has been confirmed, with a
+/// spool it has at least been written.
+const SETTLED_WITHIN_MS: u32 = 3000;
+/// And how long later, at most, what was written is on disk, where no answer promises that.
+const SYNCED_WITHIN_MS: u32 = 2000;
 /// How often the edge's account is looked at.
 const SCRAPE_EVERY: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(5);
@@ -245,6 +250,10 @@ impl<'a> Stage<'a> {
         let from = self.now_ms();
         let is_cut_off = !step.cut_off.is_zero();
         if is_cut_off {
+            self.proxies.iter().for_each(|proxy| proxy.black_hole());
+            if !self.pass(SWALLOWED)? {
+                return Ok(false);
+            }
             self.proxies.iter().for_each(|proxy| proxy.refuse());
             if !self.pass(step.cut_off)? {
                 return Ok(false);
@@ -272,7 +281,7 @@ impl<'a> Stage<'a> {
             }
             Action::Sigkill | Action::PowerCut => {
                 let at_ms = self.now_ms();
-                let since_ms = self.unconfirmed_since(at_ms);
+                let since_ms = self.unsettled_since(at_ms);
                 let pid = self.edge.pid();
                 self.edge.kill()?;
                 if let Some(tracer) = &self.tracer {
@@ -383,11 +392,19 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// From when on an edge that is killed now may have answered beacons that no broker has confirmed.
-    fn unconfirmed_since(&self, at_ms: u32) -> u32 {
-        self.outages.iter().rev().fold(at_ms.saturating_sub(CONFIRMED_WITHIN_MS), |since, &(from, to)| {
-            if to >= since { since.min(from.saturating_sub(CONFIRMED_WITHIN_MS)) } else { since }
-        })
+    /// From when on an edge that is killed now may have answered beacons that are in its memory alone, or at a power cut
+    /// not on disk.
+    fn unsettled_since(&self, at_ms: u32) -> u32 {
+        let since = at_ms.saturating_sub(SETTLED_WITHIN_MS);
+        let Trial { mode, fault, .. } = self.trial;
+        match (mode.has_spool(), fault) {
+            (true, Fault::PowerCut) => since.saturating_sub(SYNCED_WITHIN_MS),
+            // However long the outage: what is in flight is copied.
+            (true, _) => since,
+            (false, _) => self.outages.iter().rev().fold(since, |since, &(from, to)| {
+                if to >= since { since.min(from.saturating_sub(SETTLED_WITHIN_MS)) } else { since }
+            }),
+        }
     }
 
     fn now_ms(&self) -> u32 {
