@@ -16,6 +16,8 @@ const TOP: f64 = 28.0;
 const BOTTOM: f64 = HEIGHT - 56.0;
 /// Room of a tick's text on the x axis.
 const TICK_ROOM: f64 = 46.0;
+/// Height of a line of it; names may have two.
+const TICK_LINE: f64 = 15.0;
 /// Half of a whisker's end.
 const WHISKER: f64 = 4.0;
 
@@ -59,7 +61,10 @@ fn layouts(chart: &Chart) -> Option<(Layout<'_>, Layout<'_>)> {
     let inset = if chart.x.is_names() { 0.0 } else { 16.0 };
     let x = Layout::new(&chart.x, drawn().filter(shown).map(|point| point.x), LEFT + inset, RIGHT - inset)?;
     let values = drawn().filter(|point| x.shows(point.x) && point.y.is_finite());
-    let y = Layout::new(&chart.y, values.flat_map(|point| [point.y, point.low, point.high]), BOTTOM, TOP)?;
+    // A logarithmic axis has no zero for bars to stand on: the smallest is given some height.
+    let stands_on = if chart.kind == ChartKind::Bars && chart.y.scale == Scale::Log { 0.5 } else { 1.0 };
+    let values = values.flat_map(|point| [point.y * stands_on, point.y, point.low, point.high]);
+    let y = Layout::new(&chart.y, values, BOTTOM, TOP)?;
     Some((x, y.rounded()))
 }
 
@@ -138,13 +143,15 @@ fn write_axes(out: &mut String, chart: &Chart, x: &Layout<'_>, y: &Layout<'_>) -
     };
     for tick in ticks {
         let place = x.place(tick);
-        writeln!(
+        write!(
             out,
-            "<path class=\"edge\" d=\"M{place:.1} {BOTTOM}v5\"/><text x=\"{place:.1}\" y=\"{:.1}\" \
-             text-anchor=\"middle\">{}</text>",
-            BOTTOM + 20.0,
-            Text(&x.tick_text(tick)),
+            "<path class=\"edge\" d=\"M{place:.1} {BOTTOM}v5\"/><text y=\"{:.1}\" text-anchor=\"middle\">",
+            BOTTOM + 4.0
         )?;
+        for line in x.tick_text(tick).lines() {
+            write!(out, "<tspan x=\"{place:.1}\" dy=\"{TICK_LINE}\">{}</tspan>", Text(line))?;
+        }
+        writeln!(out, "</text>")?;
     }
     writeln!(
         out,
@@ -152,8 +159,8 @@ fn write_axes(out: &mut String, chart: &Chart, x: &Layout<'_>, y: &Layout<'_>) -
          text-anchor=\"middle\">{}</text>\n<text class=\"axis\" x=\"4\" y=\"14\">{}</text>",
         (LEFT + RIGHT) / 2.0,
         HEIGHT - 10.0,
-        Text(&chart.x.title()),
-        Text(&chart.y.title()),
+        Text(&chart.x.drawn_title()),
+        Text(&chart.y.drawn_title()),
     )
 }
 
@@ -233,6 +240,16 @@ fn write_point(
         )?;
     }
     write_marker(out, place, across, up)?;
+    // Where bars stand alone there is room for their figures.
+    if chart.kind == ChartKind::Bars && chart.drawn().len() == 1 {
+        let top = if point.has_spread() { up.min(y.place(point.high)) } else { up };
+        write!(
+            out,
+            "<text class=\"figure\" x=\"{across:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            top - 8.0,
+            Text(&chart.y.tick_text(point.y)),
+        )?;
+    }
     writeln!(out, "</g>")
 }
 
@@ -317,6 +334,12 @@ impl Chart {
 impl Axis {
     fn is_names(&self) -> bool {
         matches!(self.scale, Scale::Names(_))
+    }
+
+    /// The title as it stands at the axis.
+    fn drawn_title(&self) -> String {
+        let title = self.title();
+        if self.scale == Scale::Log { format!("{title}, logarithmic") } else { title }
     }
 }
 

@@ -56,7 +56,7 @@ pub struct Section {
     pub table: Option<Table>,
 }
 
-/// A table. The first column is text, the others are numbers and set to the right.
+/// A table. The first column is set to the left, and so is any other that holds words; figures are set to the right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     /// Names of the columns.
@@ -105,7 +105,7 @@ pub enum Scale {
     Linear,
     /// Equal ratios are equally far apart. Values that are not above zero are left out.
     Log,
-    /// The value n stands for the n-th of these names, counted from 0.
+    /// The value n stands for the n-th of these names, counted from 0. A name may have two lines.
     Names(Vec<String>),
 }
 
