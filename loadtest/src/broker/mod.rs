@@ -12,6 +12,7 @@
 //! | `payload`, `flight`, `seen` | bodies, what is unconfirmed, what has arrived |
 //! | `wire` | octets on the wire, as the kernel counts them |
 //! | [`report`], `table`, `csv`, `page` | the result for machines and for people |
+//! | [`steps`] | the path of the sweep over factors, step by step |
 
 pub mod args;
 mod csv;
@@ -27,6 +28,7 @@ pub mod run;
 mod seen;
 mod server;
 pub mod setting;
+pub mod steps;
 mod table;
 mod wire;
 

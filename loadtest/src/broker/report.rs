@@ -13,6 +13,7 @@ use crate::{
         round::Measured,
         seen::Integrity,
         setting::{Mode, Protocol, Setting, Sweep},
+        steps::{self, Step},
         table,
     },
     machine::Machine,
@@ -61,6 +62,8 @@ pub struct Report {
     pub failure: Option<String>,
     /// What was measured, in the order of measuring.
     pub points: Vec<Point>,
+    /// The path of the sweep over factors, if there was one.
+    pub steps: Vec<Step>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -221,6 +224,7 @@ impl Report {
             interrupted: false,
             failure: None,
             points: Vec::new(),
+            steps: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -246,8 +250,9 @@ impl Report {
         page::of(self)
     }
 
-    /// What a reader should know, from the figures.
+    /// What follows from the figures: the path, and what a reader should know.
     pub(crate) fn observe(&mut self) {
+        self.steps = steps::of(&self.points);
         let mut notes = Vec::new();
         if self.interrupted {
             notes.push("Interrupted: this is what was measured until then.".to_owned());

@@ -3,7 +3,11 @@
 use std::fmt::{self, Write};
 
 use crate::{
-    broker::report::{Client, Point, Report, Spread},
+    broker::{
+        report::{Client, Point, Report, Spread},
+        steps::{self, Step},
+    },
+    plot::Table,
     report::{grouped, human_us},
 };
 
@@ -30,10 +34,24 @@ pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         }
         write_point(out, point)?;
     }
+    if !report.steps.is_empty() {
+        write_steps(out, &report.steps)?;
+    }
     if !report.notes.is_empty() {
         writeln!(out)?;
     }
     report.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
+}
+
+fn write_steps(out: &mut String, steps: &[Step]) -> fmt::Result {
+    let Table { head, rows } = steps::table(steps);
+    writeln!(out)?;
+    for row in [head].iter().chain(&rows) {
+        if let [change, rate, range, before, first] = &row[..] {
+            writeln!(out, "  {change:<44} {rate:>11} {range:>25} {before:>18} {first:>12}")?;
+        }
+    }
+    writeln!(out, "  {}", steps::ELSEWHERE.replace('`', ""))
 }
 
 fn write_point(out: &mut String, point: &Point) -> fmt::Result {

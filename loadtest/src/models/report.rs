@@ -9,6 +9,7 @@ use super::{
     enclosure::MemoryLimit,
     probe::{Taken, Use},
     round::Searched,
+    run::LIBRARIES,
 };
 use crate::{
     far_end::Verdict,
@@ -206,6 +207,10 @@ pub struct Medians {
     pub rounds: usize,
     /// The highest rate at which the backlog did not grow.
     pub sustained_rate: Option<Spread>,
+    /// That rate ÷ the rate of the row before in the same round; of a step of the path only.
+    pub times_before: Option<Spread>,
+    /// That rate ÷ the rate of the group's first row in the same round.
+    pub times_first: Option<Spread>,
     /// At that rate.
     pub at_sustained: Option<MedianLoad>,
     /// At the common rate.
@@ -261,6 +266,39 @@ impl Settings {
     }
 }
 
+impl Report {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            tool: "loadtest models",
+            version: env!("CARGO_PKG_VERSION"),
+            interrupted: false,
+            elapsed_s: 0.0,
+            settings: Settings::new(plan),
+            machine: Machine::read().with_libraries(LIBRARIES),
+            memory_limit: None,
+            common_rate: plan.common_rate,
+            models: plan.models.iter().copied().map(Row::new).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Works out the medians anew, and what each row makes of the one before.
+    pub(crate) fn summarise(&mut self) {
+        self.models.iter_mut().for_each(Row::summarise);
+        for place in 0..self.models.len() {
+            let (earlier, rest) = self.models.split_at_mut(place);
+            let Some(row) = rest.first_mut() else { return };
+            let group: Vec<&Row> = earlier.iter().filter(|other| other.group == row.group).collect();
+            let times = |other: Option<&&Row>| row.times(other?);
+            let (first, before) = (times(group.first()), times(group.last()));
+            if let Some(median) = &mut row.median {
+                median.times_first = first;
+                median.times_before = before.filter(|_| row.group == "path");
+            }
+        }
+    }
+}
+
 impl Row {
     pub(crate) fn new(model: Model) -> Self {
         let group = match model.group() {
@@ -286,9 +324,21 @@ impl Row {
         self.median = (!self.rounds.is_empty()).then(|| Medians {
             rounds: self.rounds.len(),
             sustained_rate: Spread::of(self.rounds.iter().filter_map(|round| round.sustained_rate)),
+            times_before: None,
+            times_first: None,
             at_sustained: loads(|round| round.at_sustained.as_ref()),
             at_common: loads(|round| round.at_common.as_ref()),
         });
+    }
+}
+
+impl Row {
+    /// Its rate ÷ that of another, over the rounds in which both have one.
+    fn times(&self, other: &Self) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| {
+            let other = other.rounds.iter().find(|other| other.round == round.round)?;
+            Some(rounded(round.sustained_rate? / other.sustained_rate?, 3))
+        }))
     }
 }
 
@@ -396,6 +446,46 @@ impl MedianLoad {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_step_of_the_path_has_its_factor_round_by_round() {
+        let round = |number, rate| Round {
+            round: number,
+            closed_loop_rate: 0.0,
+            sustained_rate: rate,
+            capped: false,
+            probes: Vec::new(),
+            at_sustained: None,
+            at_common: None,
+        };
+        let row = |model, rates: [Option<f64>; 3]| {
+            let rounds = (1..).zip(rates).map(|(number, rate)| round(number, rate)).collect();
+            Row { rounds, ..Row::new(model) }
+        };
+        let mut report = Report {
+            models: vec![
+                row(Model::StompDirect, [Some(10.0); 3]),
+                row(Model::EdgePacked, [Some(50.0); 3]),
+                row(Model::PathWindowOne, [Some(1.0), Some(2.0), None]),
+                row(Model::PathPipelined, [Some(4.0), Some(4.0), Some(4.0)]),
+                row(Model::PathPooled, [Some(8.0), Some(12.0), Some(4.0)]),
+            ],
+            ..Report::new(&Plan::for_tests())
+        };
+        report.summarise();
+        let factors = |place: usize| {
+            let median = report.models[place].median.as_ref().unwrap();
+            [median.times_before, median.times_first].map(|spread| spread.map(|spread| spread.median))
+        };
+        let expected =
+            [[None, None], [None, Some(5.0)], [None, None], [Some(3.0), Some(3.0)], [Some(2.0), Some(7.0)]];
+        assert_eq!([0, 1, 2, 3, 4].map(factors), expected);
+        for text in [report.table(), report.html()] {
+            for part in ["× 5.00", "× 3.00", "× 2.00", "× 7.00"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+    }
 
     #[test]
     fn a_spread_is_of_the_rounds_that_have_the_value() {

@@ -12,13 +12,12 @@ use super::{
     enclosure::{Enclosure, MemoryLimit},
     eta::Eta,
     redis,
-    report::{Death, Load, Report, Round, Row, Settings},
+    report::{Death, Load, Report, Round},
     round::{Stage, measure_time, open_files, search_time},
 };
 use crate::{
     Error,
     interrupt::Interrupt,
-    machine::Machine,
     report::{grouped, human_us, publish, rounded},
 };
 
@@ -26,7 +25,7 @@ use crate::{
 const WATERMARK: f64 = 0.4;
 
 /// What the servers are made of, for the report.
-const LIBRARIES: &[&str] = &["hyper", "lapin", "redis-protocol", "stompwire", "tokio"];
+pub(super) const LIBRARIES: &[&str] = &["hyper", "lapin", "redis-protocol", "stompwire", "tokio"];
 
 /// What the common rate is of the slowest model's.
 const COMMON: f64 = 0.5;
@@ -60,18 +59,7 @@ pub fn command(args: Args) -> Result<(), Error> {
 pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
     open_files(plan)?;
     let start = Instant::now();
-    let mut report = Report {
-        tool: "loadtest models",
-        version: env!("CARGO_PKG_VERSION"),
-        interrupted: false,
-        elapsed_s: 0.0,
-        settings: Settings::new(plan),
-        machine: Machine::read().with_libraries(LIBRARIES),
-        memory_limit: None,
-        common_rate: plan.common_rate,
-        models: plan.models.iter().copied().map(Row::new).collect(),
-        notes: Vec::new(),
-    };
+    let mut report = Report::new(plan);
     let enclosure = plan.memory.and_then(|octets| enclose(octets, &mut report));
     // RabbitMQ sees the machine's memory, not the control group's.
     let watermark = plan.memory.map(|octets| (octets as f64 * WATERMARK) as u64);
@@ -97,7 +85,7 @@ pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
         limit.killed = enclosure.killed();
     }
     drop(broker);
-    report.models.iter_mut().for_each(Row::summarise);
+    report.summarise();
     report.interrupted = interrupt.is_raised();
     report.elapsed_s = rounded(start.elapsed().as_secs_f64(), 1);
     report.note();
@@ -259,20 +247,26 @@ impl Report {
             if let Some(failure) = &row.failure {
                 notes.push(format!("{}: {failure}", row.model));
             }
-            let late = |load: &Option<Load>| load.as_ref().is_some_and(|load| !load.generator_kept_up);
-            let rounds =
-                row.rounds.iter().filter(|round| late(&round.at_sustained) || late(&round.at_common));
-            match rounds.count() {
-                0 => {}
-                count => notes.push(format!(
-                    "{}: the load itself was late in {count} of {} rounds; its answer times include that",
-                    row.model,
-                    row.rounds.len()
-                )),
-            }
             if row.rounds.iter().any(|round| round.capped) {
                 notes.push(format!("{}: the search ended at --max-rate", row.model));
             }
+        }
+        let late = |load: &Option<Load>| load.as_ref().is_some_and(|load| !load.generator_kept_up);
+        let late: Vec<String> = self
+            .models
+            .iter()
+            .filter_map(|row| {
+                let rounds = row.rounds.iter();
+                let rounds =
+                    rounds.filter(|round| late(&round.at_sustained) || late(&round.at_common)).count();
+                (rounds > 0).then(|| format!("{} in {rounds} of {} rounds", row.model, row.rounds.len()))
+            })
+            .collect();
+        if !late.is_empty() {
+            notes.push(format!(
+                "the load itself was late, 1 % of it by more than 1 ms, which is in the answer times: {}",
+                late.join(", ")
+            ));
         }
         self.notes = notes;
     }

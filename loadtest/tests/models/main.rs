@@ -7,18 +7,20 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
 
+use browser::assert_page;
 use peer::{Peer, Seen};
+use process::{assert_gone, family, interrupt};
 
+#[path = "../support/browser.rs"]
+mod browser;
 mod peer;
+#[path = "../support/process.rs"]
+mod process;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -142,7 +144,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         .arg("--edge")
         .arg(edge())
         .arg(format!("--json={}", file("json").display()))
-        .args(["--csv".into(), file("csv"), "--html".into(), file("html")])
+        .args(["--csv".into(), file("csv"), "--html".into(), file("page.html")])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
@@ -182,9 +184,20 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     }
     let csv = std::fs::read_to_string(file("csv")).unwrap();
     assert!(csv.lines().count() > 12 && csv.contains("\nredis-agent,models,1,common,200,"), "{csv}");
-    let html = std::fs::read_to_string(file("html")).unwrap();
-    assert!(html.contains("redis-agent") && html.contains("<svg"), "{}", html.len());
+    let html = std::fs::read_to_string(file("page.html")).unwrap();
     assert!(!html.contains("<script") && !html.contains("src=\"http"));
+    // For both groups a plot of the rate; for each load one of answer times, CPU and memory.
+    let loads = ["models", "path"].map(|group| {
+        let rows = || rows.iter().filter(|row| row["group"] == group);
+        let any = |load: &str| rows().any(|row| !row["rounds"][0][load].is_null());
+        usize::from(any("at_sustained")) + usize::from(any("at_common"))
+    });
+    let plots = loads.iter().map(|loads| 1 + 3 * loads).sum();
+    assert_page(
+        &file("page.html"),
+        plots,
+        &["redis-agent", "sending to the answer (µs), logarithmic", "The broker killed"],
+    );
 }
 
 #[test]
@@ -205,22 +218,16 @@ fn ctrl_c_leaves_a_valid_report_and_no_process() {
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     // The first search is over, and the next measurement has begun.
     said.by_ref().map(Result::unwrap).find(|line| line.contains("sustains")).unwrap();
-    let family = descendants(child.id());
+    let family = family(child.id());
     assert!(family.len() >= 4, "RabbitMQ, Redis, server, agent: {family:?}");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    interrupt(&child);
     let rest: Vec<String> = said.map(Result::unwrap).collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     assert_eq!(json["interrupted"], true);
     assert_eq!(json["models"][0]["rounds"].as_array().unwrap().len(), 1);
     assert_eq!(json["models"][0]["failure"], Value::Null);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    for pid in family {
-        while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {
-            assert!(Instant::now() < deadline, "process {pid} is left");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+    assert_gone(&family);
 }
 
 #[test]
@@ -234,24 +241,4 @@ fn impossible_arguments_are_refused_with_the_reason() {
         assert_eq!(run.status.code(), Some(2), "{arguments}");
         assert!(String::from_utf8_lossy(&run.stderr).contains(reason), "{arguments}");
     }
-}
-
-/// All processes that descend from `pid`.
-fn descendants(pid: u32) -> Vec<u32> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(child) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // Behind the name, which is in brackets: state, parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        parents.extend(parent.map(|parent: u32| (child, parent)));
-    }
-    let mut family = vec![pid];
-    let mut place = 0;
-    while place < family.len() {
-        let of = family[place];
-        family.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(child, _)| *child));
-        place += 1;
-    }
-    family.split_off(1)
 }
