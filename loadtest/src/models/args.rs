@@ -26,7 +26,8 @@ Examples:
   As on a small machine:
     loadtest models --memory 1G
 
-Exit status: 0 when there is a report, even an interrupted one; 1 when the run could not be made; 2 for wrong arguments.")]
+Exit status: 0 when there is a report, even an interrupted one; 1 when the run could not be made or go on (what was
+measured until then is written); 2 for wrong arguments.")]
 pub struct Args {
     /// Which models, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "What")]
@@ -315,6 +316,24 @@ mod tests {
         let cases = [
             ("--rounds 0", "--rounds 0: between 1 and 1000"),
             ("--threads 65", "--threads 65: between 1 and 64"),
+            ("--rounds -1", "unexpected argument '-1'"),
+            ("--probes 0", "--probes 0: between 1 and 30"),
+            ("--deaths 101", "--deaths 101: between 0 and 100"),
+            ("--connections 0", "--connections 0: between 1 and 10000"),
+            ("--threads 0", "--threads 0: between 1 and 64"),
+            ("--threads 3 --connections 2", "--threads 3: between 1 and 2"),
+            ("--post 101", "--post 101: between 0 and 100"),
+            ("--workers 0", "--workers 0: between 1 and 256"),
+            ("--pool 0", "--pool 0: between 1 and 10000"),
+            ("--stomp-connections 0", "--stomp-connections 0: between 1 and 64"),
+            ("--window 0", "--window 0: between 1 and 65536"),
+            ("--linger 10001", "--linger 10001: between 0 and 10000"),
+            ("--chunk 0", "--chunk 0: between 1 and 10000"),
+            ("--chunks-in-flight 0", "--chunks-in-flight 0: between 1 and 10000"),
+            ("--duration 0", "--duration: at least 200 ms"),
+            ("--duration soon", "invalid value 'soon'"),
+            ("--death-duration 999ms", "--death-duration: at least 1000 ms"),
+            ("--common-rate 1e9", "between 1 and 10,000,000"),
             ("--pack 1", "--pack 1: between 2"),
             ("--probe 10ms", "--probe: at least 200 ms"),
             ("--common-rate 0", "between 1 and 10,000,000"),

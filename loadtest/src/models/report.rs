@@ -26,6 +26,8 @@ pub struct Report {
     pub version: &'static str,
     /// Whether the run was ended before its time; what was measured until then is here.
     pub interrupted: bool,
+    /// Why the run could not go on, if it could not.
+    pub failure: Option<String>,
     /// How long the run took, in seconds.
     pub elapsed_s: f64,
     /// What was asked for.
@@ -273,6 +275,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION"),
             interrupted: false,
             elapsed_s: 0.0,
+            failure: None,
             settings: Settings::new(plan),
             machine: Machine::read().with_libraries(LIBRARIES),
             memory_limit: None,

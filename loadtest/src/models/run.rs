@@ -49,7 +49,11 @@ pub fn command(args: Args) -> Result<(), Error> {
     if let Some(path) = &args.html {
         std::fs::write(path, report.html()).map_err(|source| Error::Output { path: path.clone(), source })?;
     }
-    publish(&report, &report.table(), args.json.as_ref())
+    publish(&report, &report.table(), args.json.as_ref())?;
+    match report.failure {
+        Some(failure) => Err(Error::Model(failure)),
+        None => Ok(()),
+    }
 }
 
 /// Runs `plan`; when `interrupt` is raised it ends within seconds, with what was measured until then. Not cancel safe.
@@ -127,7 +131,7 @@ impl Course<'_> {
     }
 
     fn over(&self) -> bool {
-        self.stage.interrupt.is_raised()
+        self.stage.interrupt.is_raised() || self.report.failure.is_some()
     }
 
     /// The models that have not failed, each with its place in the report.
@@ -148,7 +152,7 @@ impl Course<'_> {
             if self.report.common_rate.is_none() {
                 self.report.common_rate = self.common_rate();
             }
-            let Some(rate) = self.report.common_rate else { return };
+            let Some(rate) = self.report.common_rate else { continue };
             for (place, model) in self.players() {
                 if self.over() {
                     return;
@@ -161,7 +165,7 @@ impl Course<'_> {
     async fn search(&mut self, place: usize, model: Model, round: usize, label: &str) {
         self.eta.now(&format!("{label}, {}: search", model.key()));
         let outcome = self.stage.search(model).await;
-        let Some(searched) = self.judge(place, outcome) else { return };
+        let Some(searched) = self.judge(place, label, outcome).await else { return };
         let found = searched
             .rate
             .map_or("sustains nothing".to_owned(), |rate| format!("sustains {}/s", grouped(rate as u64)));
@@ -172,7 +176,7 @@ impl Course<'_> {
     async fn compare(&mut self, place: usize, model: Model, rate: f64, label: &str) {
         self.eta.now(&format!("{label}, {}: at {rate:.0}/s", model.key()));
         let outcome = self.stage.at(model, rate).await;
-        let Some(taken) = self.judge(place, outcome) else { return };
+        let Some(taken) = self.judge(place, label, outcome).await else { return };
         let load = Load::new(&taken);
         let text = format!("{label}, {}: p99 {} at {rate:.0}/s", model.key(), human_us(load.latency.p99_us));
         if let Some(round) = self.report.models[place].rounds.last_mut() {
@@ -191,7 +195,7 @@ impl Course<'_> {
                 let label = format!("death {death}/{}, {}", self.plan().deaths, model.key());
                 self.eta.now(&label);
                 let outcome = self.stage.death(model, rate).await;
-                let Some(died) = self.judge::<Died>(place, outcome) else { continue };
+                let Some(died) = self.judge::<Died>(place, &label, outcome).await else { continue };
                 let text = format!(
                     "{label}: {} of {} answered are lost",
                     grouped(died.verdict.missing),
@@ -203,20 +207,37 @@ impl Course<'_> {
         }
     }
 
-    /// What was measured; a failure is told in the report, and the model is left out from then on.
-    fn judge<T>(&mut self, place: usize, outcome: Result<Option<T>, Failure>) -> Option<T> {
-        match outcome {
-            Ok(taken) => taken,
-            // What breaks because everything is being ended is no news.
-            Err(_) if self.over() => None,
-            Err(failure) => {
-                let row = &mut self.report.models[place];
-                eprintln!("loadtest: {}: {failure}", row.model);
-                row.failure = Some(failure.to_string());
-                None
+    /// What was measured; a failure is told in the report, and the model is left out from then on. So is one under which
+    /// the broker has ended by itself; the others get a new broker.
+    async fn judge<T>(
+        &mut self,
+        place: usize,
+        label: &str,
+        outcome: Result<Option<T>, Failure>,
+    ) -> Option<T> {
+        // What breaks because everything is being ended is no news.
+        if self.over() {
+            return outcome.ok().flatten();
+        }
+        let failure = if self.stage.broker.is_gone() {
+            format!("RabbitMQ has ended by itself ({label}): its log, or the kernel's, says why")
+        } else {
+            match outcome {
+                Ok(taken) => return taken,
+                Err(failure) => failure.to_string(),
             }
         }
+        };
+        let row = &mut self.report.models[place];
+        eprintln!("loadtest: {}: {failure}", row.model);
+        row.failure = Some(failure);
+        if self.stage.broker.is_gone()
+            && let Err(failure) = self.stage.revive().await
+        {
+            self.report.failure =
+                Some(format!("RabbitMQ has ended by itself and does not come back: {failure}"));
     }
+        None
 
     /// A share of what the slowest has sustained.
     fn common_rate(&self) -> Option<f64> {
@@ -233,6 +254,9 @@ impl Report {
             notes.push("the run was interrupted: medians are of the rounds that were complete".to_owned());
         }
         if let Some(limit) = &self.memory_limit {
+        if let Some(failure) = &self.failure {
+            notes.push(format!("the run could not go on: {failure}"));
+        }
             if !limit.enforced {
                 notes.push(format!("--memory was NOT enforced: {}", limit.how));
             }

@@ -10,11 +10,15 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use browser::assert_page;
 use peer::{Peer, Seen};
-use process::{assert_gone, family, interrupt};
+use process::{assert_gone, family, finish, interrupt, text, wait_for};
 
 #[path = "../support/browser.rs"]
 mod browser;
@@ -23,6 +27,11 @@ mod peer;
 mod process;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// The arguments of a process, each behind a NUL.
+fn command_line(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
 
 /// beacon-edge beside the program under test, built by the first who asks.
 fn edge() -> &'static Path {
@@ -228,6 +237,78 @@ fn ctrl_c_leaves_a_valid_report_and_no_process() {
     assert_eq!(json["models"][0]["rounds"].as_array().unwrap().len(), 1);
     assert_eq!(json["models"][0]["failure"], Value::Null);
     assert_gone(&family);
+}
+
+#[test]
+fn ctrl_c_before_anything_was_measured_and_during_a_death() {
+    for (line, dead) in
+        [("--rounds 9 --deaths 0", false), ("--rounds 1 --probes 1 --deaths 9 --death-duration 4s", true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("json");
+        let mut child = Command::new(PROGRAM)
+            .args("models --models stomp-direct --probe 400ms --duration 300ms --common-rate 100".split(' '))
+            .args(line.split(' '))
+            .arg(format!("--json={}", json.display()))
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut all = wait_for(|| {
+            let family = family(child.id());
+            let serving = family.iter().any(|pid| command_line(*pid).contains("model-server"));
+            let is_dead = !family.iter().any(|pid| command_line(*pid).contains("beam.smp"));
+            (serving && is_dead == dead).then_some(family)
+        });
+        interrupt(&child);
+        // Those too that it starts after that: a broker that is dead comes back first.
+        wait_for(|| {
+            all.extend(family(child.id()));
+            child.try_wait().unwrap()
+        });
+        let output = finish(child);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        assert_eq!(report["interrupted"], true, "{line}: {report}");
+        assert_eq!((&report["models"][0]["failure"], &report["failure"]), (&Value::Null, &Value::Null));
+        assert_gone(&all);
+    }
+}
+
+#[test]
+fn a_broker_that_ends_by_itself_is_told_and_the_other_models_go_on_with_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let child = Command::new(PROGRAM)
+        .args("models --models stomp-direct,path-packed --rounds 1 --probes 1 --probe 1s".split(' '))
+        .args("--duration 300ms --connections 4 --common-rate 100 --deaths 0".split(' '))
+        .arg(format!("--json={}", file("json").display()))
+        .args(["--html".into(), file("page.html")])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broker = wait_for(|| {
+        let family = family(child.id());
+        let is = |pid: &u32, what: &str| command_line(*pid).contains(what);
+        let serving = family.iter().any(|pid| is(pid, "--sink\0direct"));
+        family.into_iter().find(|pid| serving && is(pid, "beam.smp"))
+    });
+    let before = family(child.id());
+    kill(Pid::from_raw(i32::try_from(broker).unwrap()), Signal::SIGKILL).unwrap();
+    let output = finish(child);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("stomp-direct: RabbitMQ has ended by itself (round 1/1)"), "{said}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(file("json")).unwrap()).unwrap();
+    let failure = |place: usize| report["models"][place]["failure"].as_str();
+    assert!(failure(0).is_some_and(|why| why.contains("ended by itself")), "{report:#}");
+    assert_eq!((failure(1), &report["failure"]), (None, &Value::Null), "{report:#}");
+    let load = &report["models"][1]["rounds"][0]["at_common"];
+    assert_eq!((&load["refused"], &load["drained"]), (&0.into(), &true.into()), "{report:#}");
+    let page = std::fs::read_to_string(file("page.html")).unwrap();
+    assert!(page.contains("Note: stomp-direct: RabbitMQ has ended by itself"), "{page}");
+    assert_gone(&before);
 }
 
 #[test]

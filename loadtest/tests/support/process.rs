@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 
 /// A run beside programs that keep every core busy.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -19,7 +16,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Waits for the end of a program; its output is read meanwhile, so that it does not wait for us.
 pub(crate) fn finish(mut child: Child) -> Output {
     let start = Instant::now();
-    let pid = i32::try_from(child.id()).unwrap();
     let read = |pipe: Option<Box<dyn Read + Send>>| {
         let read = move || {
             let mut octets = Vec::new();
@@ -37,7 +33,7 @@ pub(crate) fn finish(mut child: Child) -> Output {
             break status;
         }
         if start.elapsed() > LIMIT {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            send(child.id(), Signal::SIGKILL);
             panic!("no end within {LIMIT:?}");
         }
         thread::sleep(Duration::from_millis(10));
@@ -81,8 +77,11 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
 
 /// Asks a program to end.
 pub(crate) fn interrupt(program: &Child) {
-    let pid = i32::try_from(program.id()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    send(program.id(), Signal::SIGINT);
+}
+
+fn send(pid: u32, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
 /// Each of the processes ends, soon.
