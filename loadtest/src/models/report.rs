@@ -105,8 +105,9 @@ pub struct Row {
 pub struct Round {
     /// Its number, from 1.
     pub round: usize,
-    /// What a closed loop reached: answers per second, whether confirmed or not.
-    pub closed_loop_rate: f64,
+    /// What a closed loop reached: answers per second, whether confirmed or not; `null` in a round whose search began with
+    /// what an earlier one has found.
+    pub closed_loop_rate: Option<f64>,
     /// The highest rate at which the backlog did not grow; `null` when none was found.
     pub sustained_rate: Option<f64>,
     /// The search ended at `--max-rate`: more may be possible.
@@ -274,8 +275,8 @@ impl Report {
             tool: "loadtest models",
             version: env!("CARGO_PKG_VERSION"),
             interrupted: false,
-            elapsed_s: 0.0,
             failure: None,
+            elapsed_s: 0.0,
             settings: Settings::new(plan),
             machine: Machine::read().with_libraries(LIBRARIES),
             memory_limit: None,
@@ -336,6 +337,12 @@ impl Row {
 }
 
 impl Row {
+    /// The middle of what its earlier rounds have found.
+    pub(crate) fn found_before(&self, round: usize) -> Option<f64> {
+        let earlier = self.rounds.iter().filter(|earlier| earlier.round < round);
+        median(&earlier.filter_map(|round| round.sustained_rate).collect::<Vec<_>>())
+    }
+
     /// Its rate ÷ that of another, over the rounds in which both have one.
     fn times(&self, other: &Self) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(|round| {
@@ -349,7 +356,10 @@ impl Round {
     pub(crate) fn new(number: usize, searched: &Searched) -> Self {
         Self {
             round: number,
-            closed_loop_rate: rounded(searched.closed_loop.phase.requests_per_second(), 1),
+            closed_loop_rate: searched
+                .closed_loop
+                .as_ref()
+                .map(|taken| rounded(taken.phase.requests_per_second(), 1)),
             sustained_rate: searched.rate,
             capped: searched.capped,
             probes: searched.probes.iter().map(Probe::new).collect(),
@@ -454,7 +464,7 @@ mod tests {
     fn each_step_of_the_path_has_its_factor_round_by_round() {
         let round = |number, rate| Round {
             round: number,
-            closed_loop_rate: 0.0,
+            closed_loop_rate: None,
             sustained_rate: rate,
             capped: false,
             probes: Vec::new(),

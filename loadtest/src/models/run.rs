@@ -111,12 +111,12 @@ fn enclose(octets: u64, report: &mut Report) -> Option<Enclosure> {
 
 fn planned(plan: &Plan) -> Duration {
     let models = plan.models.len() as u32;
-    let rounds = (search_time(plan) + measure_time(plan)) * models * plan.rounds as u32;
-    rounds + death_time(plan) * models * plan.deaths as u32
+    let round = |number| (search_time(plan, number) + measure_time(plan)) * models;
+    round(1) + round(2) * (plan.rounds as u32 - 1) + death_time(plan) * models * plan.deaths as u32
 }
 
 fn death_time(plan: &Plan) -> Duration {
-    plan.death_duration + Duration::from_secs(10)
+    plan.death_duration.max(Duration::from_secs(9)) + Duration::from_secs(8)
 }
 
 struct Course<'a> {
@@ -164,13 +164,14 @@ impl Course<'_> {
 
     async fn search(&mut self, place: usize, model: Model, round: usize, label: &str) {
         self.eta.now(&format!("{label}, {}: search", model.key()));
-        let outcome = self.stage.search(model).await;
+        let found = self.report.models[place].found_before(round);
+        let outcome = self.stage.search(model, found).await;
         let Some(searched) = self.judge(place, label, outcome).await else { return };
         let found = searched
             .rate
             .map_or("sustains nothing".to_owned(), |rate| format!("sustains {}/s", grouped(rate as u64)));
         self.report.models[place].rounds.push(Round::new(round, &searched));
-        self.eta.done(search_time(self.stage.plan), &format!("{label}, {}: {found}", model.key()));
+        self.eta.done(search_time(self.stage.plan, round), &format!("{label}, {}: {found}", model.key()));
     }
 
     async fn compare(&mut self, place: usize, model: Model, rate: f64, label: &str) {
@@ -226,7 +227,6 @@ impl Course<'_> {
                 Ok(taken) => return taken,
                 Err(failure) => failure.to_string(),
             }
-        }
         };
         let row = &mut self.report.models[place];
         eprintln!("loadtest: {}: {failure}", row.model);
@@ -236,8 +236,9 @@ impl Course<'_> {
         {
             self.report.failure =
                 Some(format!("RabbitMQ has ended by itself and does not come back: {failure}"));
-    }
+        }
         None
+    }
 
     /// A share of what the slowest has sustained.
     fn common_rate(&self) -> Option<f64> {
@@ -253,10 +254,10 @@ impl Report {
         if self.interrupted {
             notes.push("the run was interrupted: medians are of the rounds that were complete".to_owned());
         }
-        if let Some(limit) = &self.memory_limit {
         if let Some(failure) = &self.failure {
             notes.push(format!("the run could not go on: {failure}"));
         }
+        if let Some(limit) = &self.memory_limit {
             if !limit.enforced {
                 notes.push(format!("--memory was NOT enforced: {}", limit.how));
             }

@@ -1,10 +1,11 @@
-//! The search for the highest rate at which the backlog does not grow: bisection with a bounded number of probes.
+//! The search for the highest rate at which the backlog does not grow: steps that widen until there are a rate that was
+//! sustained and one that was not, then bisection between the two. The number of probes is bounded.
 
-/// The first probe, as a share of what a closed loop reached.
-const FIRST: f64 = 0.9;
+/// The first step away from what a closed loop had confirmed, as a share of it.
+const FIRST_STEP: f64 = 0.2;
 
-/// The next probe after one that was sustained, while none has failed.
-const GROW: f64 = 1.3;
+/// The same from what an earlier round has found.
+const LATER_STEP: f64 = 0.06;
 
 /// Stops when the bounds are this close.
 const CLOSE: f64 = 0.02;
@@ -17,16 +18,29 @@ pub(crate) struct Search {
     /// The lowest rate that was not.
     high: Option<f64>,
     next: f64,
+    step: f64,
     /// No rate above is tried.
     most: f64,
     left: u32,
 }
 
 impl Search {
-    /// Starts from what a closed loop has reached, in beacons per second.
+    /// Starts from the beacons per second that were confirmed for a closed loop: those that it was answered may have piled
+    /// up.
     pub(crate) fn new(closed_loop: f64, most: f64, probes: u32) -> Self {
-        let next = (closed_loop * FIRST).min(most).max(1.0);
-        Self { low: 0.0, high: None, next, most, left: probes }
+        Self {
+            low: 0.0,
+            high: None,
+            next: closed_loop.min(most).max(1.0),
+            step: FIRST_STEP,
+            most,
+            left: probes,
+        }
+    }
+
+    /// Starts from what earlier rounds have found.
+    pub(crate) fn again(found: f64, most: f64, probes: u32) -> Self {
+        Self { step: LATER_STEP, ..Self::new(found, most, probes) }
     }
 
     /// The rate to try next; `None` when the search is over.
@@ -45,10 +59,11 @@ impl Search {
             self.high = Some(self.high.map_or(rate, |high| high.min(rate)));
         }
         self.next = match self.high {
-            Some(high) => (self.low + high) / 2.0,
-            // More than a closed loop has reached is possible: its connections wait for their answers.
-            None => (self.low * GROW).min(self.most),
+            Some(high) if self.low > 0.0 => (self.low + high) / 2.0,
+            Some(high) => high * (1.0 - self.step),
+            None => (self.low * (1.0 + self.step)).min(self.most),
         };
+        self.step = (self.step * 2.0).min(0.5);
     }
 
     /// The highest rate that was sustained, if one was.
@@ -95,5 +110,19 @@ mod tests {
         let (capped, _) = search(1e9, 10_000.0, 12_000.0, 9);
         assert_eq!((capped.found(), capped.is_capped()), (Some(12_000.0), true));
         assert!(Search::new(0.0, 1e6, 3).next().is_some());
+    }
+
+    #[test]
+    fn a_later_round_needs_few_probes_and_is_not_bound_to_the_earlier() {
+        for (limit, probes, near) in
+            [(10_000.0, 4, 0.97), (9_000.0, 4, 0.95), (13_000.0, 4, 0.9), (5_000.0, 4, 0.7)]
+        {
+            let mut search = Search::again(10_000.0, 1e6, probes);
+            while let Some(rate) = search.next() {
+                search.tell(rate, rate <= limit);
+            }
+            let found = search.found().unwrap();
+            assert!(found <= limit && found >= limit * near, "{found} for {limit}");
+        }
     }
 }

@@ -147,7 +147,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let run = Command::new(PROGRAM)
-        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,path-packed".split(' '))
+        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,edge-confirmed,path-packed".split(' '))
         .args("--rounds 1 --probes 1 --probe 400ms --duration 300ms --connections 8 --common-rate 200".split(' '))
         .args("--deaths 1 --death-duration 3s".split(' '))
         .arg("--edge")
@@ -165,7 +165,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         processes.iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect()
     };
     let rows = json["models"].as_array().unwrap();
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 7);
     for row in rows {
         let model = row["model"].as_str().unwrap();
         assert_eq!(row["failure"], Value::Null, "{model}: {said}");
@@ -178,7 +178,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         }
         let expected: &[&str] = match model {
             "redis-agent" => &["server", "redis", "agent", "rabbitmq"],
-            "edge-one" | "edge-packed" => &["beacon-edge", "rabbitmq"],
+            "edge-one" | "edge-packed" | "edge-confirmed" => &["beacon-edge", "rabbitmq"],
             _ => &["server", "rabbitmq"],
         };
         assert_eq!(names(row), expected.iter().map(|&name| name.to_owned()).collect(), "{model}");
