@@ -15,7 +15,7 @@ use crate::{
         lane::{Consumed, Order, Phase, Published, Shared, consume, publish},
         payload::Template,
         seen::{Integrity, Seen},
-        setting::{Mode, Protocol, QueueKind, Setting},
+        setting::{Mode, Protocol, Setting},
         wire::Traffic,
     },
     cpu::Process,
@@ -37,9 +37,6 @@ const HURRY: Duration = Duration::from_millis(500);
 const END: Duration = Duration::from_secs(1);
 /// Octets on their way through a queue that is consumed, before publishers wait.
 const BACKLOG_OCTETS: usize = 64 << 20;
-
-/// Messages in a stream that are not consumed yet: what a consumer may hold, less a chunk.
-pub(crate) const STREAM_BACKLOG: u64 = 50_000;
 
 /// What a round is to be.
 #[derive(Debug)]
@@ -139,8 +136,7 @@ impl RoundOrder<'_> {
     ) -> Measured {
         let backlog = if publishers > 0 && consumers > 0 {
             let least = (self.setting.window * publishers * 2) as u64;
-            let most = if self.setting.queue == QueueKind::Stream { STREAM_BACKLOG } else { u64::MAX };
-            ((BACKLOG_OCTETS / self.setting.body) as u64).max(least).min(most)
+            ((BACKLOG_OCTETS / self.setting.body) as u64).max(least)
         } else {
             u64::MAX
         };
