@@ -137,6 +137,13 @@ fn part_of(report: &Report, sweep: Option<Sweep>, points: &[Point]) -> Vec<Secti
                 Axis::log("99 % confirmed within", "ms"),
                 p99,
             ),
+            part.over(
+                "Waiting for the window",
+                Axis::log("unconfirmed messages allowed", ""),
+                |point| point.setting.window,
+                Axis::linear("time in which a message was due and the window was full", "%"),
+                |summary| percent(summary.window_full),
+            ),
         ],
         Some(Sweep::Connections) => vec![part.over(
             "Throughput against connections",
@@ -301,6 +308,7 @@ impl Part<'_> {
             "broker µs/message",
             "broker µs/beacon",
             "client µs/message",
+            "window full %",
             "octets sent",
             "octets received",
             "÷ AMQP",
@@ -319,6 +327,7 @@ impl Part<'_> {
                     (summary.broker_cpu_us_per_message, 1),
                     (summary.broker_cpu_us_per_beacon, 2),
                     (summary.client_cpu_us_per_message, 1),
+                    (percent(summary.window_full), 1),
                     (summary.octets_sent_per_message, 0),
                     (summary.octets_received_per_message, 0),
                     (summary.ratio_to_amqp, 2),
@@ -345,6 +354,11 @@ fn client(point: &Point, protocol: Protocol) -> Option<&Client> {
     point.clients.iter().find(|client| client.protocol == protocol)
 }
 
+fn percent(share: Option<Spread>) -> Option<Spread> {
+    let Spread { median, min, max } = share?;
+    Some(Spread { median: median * 100.0, min: min * 100.0, max: max * 100.0 })
+}
+
 /// With a capital letter.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
@@ -369,7 +383,10 @@ mod tests {
                 ],
             ),
             (Some(Sweep::Packing), vec!["Throughput against packing", "Broker CPU per beacon"]),
-            (Some(Sweep::Window), vec!["Throughput against window", "Confirm latency against window"]),
+            (
+                Some(Sweep::Window),
+                vec!["Throughput against window", "Confirm latency against window", "Waiting for the window"],
+            ),
             (Some(Sweep::Connections), vec!["Throughput against connections"]),
             (Some(Sweep::Queues), vec!["Throughput by type of queue", "Broker CPU by type of queue"]),
         ];

@@ -122,6 +122,9 @@ pub struct Round {
     pub messages_per_second: f64,
     /// Messages that arrived, a second.
     pub received_per_second: f64,
+    /// Share of the measured time during which a message was due and the window was full, on average over the connections;
+    /// `null` in mode consume.
+    pub window_full: Option<f64>,
     /// CPU of this program per message, in µs.
     pub client_cpu_us_per_message: Option<f64>,
     /// CPU of the broker's process per message, in µs.
@@ -179,6 +182,8 @@ pub struct Summary {
     pub megabytes_per_second: Option<Spread>,
     /// Messages that arrived, a second.
     pub received_per_second: Option<Spread>,
+    /// Share of the time during which a message was due and the window was full.
+    pub window_full: Option<Spread>,
     /// CPU of this program per message, in µs.
     pub client_cpu_us_per_message: Option<Spread>,
     /// CPU of the broker's process per message, in µs.
@@ -324,7 +329,13 @@ impl Gathering {
     }
 
     /// Adds a round.
-    pub(crate) fn add(&mut self, number: usize, began: Duration, mode: Mode, measured: &Measured) {
+    pub(crate) fn add(
+        &mut self,
+        number: usize,
+        began: Duration,
+        (mode, connections): (Mode, usize),
+        measured: &Measured,
+    ) {
         self.confirm.merge(&measured.confirm_latency);
         self.end_to_end.merge(&measured.end_to_end_latency);
         self.delay.merge(&measured.send_delay);
@@ -343,6 +354,10 @@ impl Gathering {
             unconfirmed: measured.unconfirmed,
             messages_per_second: rounded(units as f64 / seconds, 1),
             received_per_second: rounded(measured.received as f64 / seconds, 1),
+            window_full: (mode != Mode::Consume).then(|| {
+                let share = measured.waited.as_secs_f64() / (seconds * connections as f64);
+                rounded(share.min(1.0), 4)
+            }),
             client_cpu_us_per_message: micros(measured.client_cpu),
             broker_cpu_us_per_message: measured.broker_cpu.and_then(micros),
             octets_sent_per_message: measured.traffic.and_then(|traffic| each(traffic.sent as f64)),
@@ -412,6 +427,7 @@ impl Summary {
             received_per_second: spread(&|round| {
                 round.integrity.is_some().then_some(round.received_per_second)
             }),
+            window_full: spread(&|round| round.window_full),
             client_cpu_us_per_message: spread(&|round| round.client_cpu_us_per_message),
             broker_cpu_us_per_message: spread(&|round| round.broker_cpu_us_per_message),
             broker_cpu_us_per_beacon: spread(&|round| round.broker_cpu_us_per_message.map(|us| us / beacons)),
@@ -435,6 +451,7 @@ pub(crate) mod tests {
             published: confirmed + 5,
             confirmed,
             received: confirmed / 2,
+            waited: Duration::from_secs(1),
             client_cpu: Duration::from_millis(500),
             broker_cpu: Some(Duration::from_secs(1)),
             ..Measured::default()
@@ -459,7 +476,7 @@ pub(crate) mod tests {
                     let mut gathering = Gathering::new(*protocol);
                     for round in 1..=5 {
                         let confirmed = 1000 * (1 + place + client + round) as u64;
-                        gathering.add(round, Duration::from_secs(1), plan.mode, &measured(confirmed));
+                        gathering.add(round, Duration::from_secs(1), (plan.mode, 2), &measured(confirmed));
                     }
                     gathering
                 })
@@ -479,7 +496,7 @@ pub(crate) mod tests {
         let gather = |counts: &[u64]| {
             let mut gathering = Gathering::new(Protocol::Stomp);
             for (round, confirmed) in counts.iter().enumerate() {
-                gathering.add(round + 1, Duration::ZERO, Mode::Publish, &measured(*confirmed));
+                gathering.add(round + 1, Duration::ZERO, (Mode::Publish, 2), &measured(*confirmed));
             }
             gathering
         };
@@ -493,6 +510,8 @@ pub(crate) mod tests {
         assert_eq!(summary.megabytes_per_second, spread(2000.0, 1000.0, 4000.0));
         assert_eq!(summary.broker_cpu_us_per_message, spread(250.0, 125.0, 500.0));
         assert_eq!(summary.broker_cpu_us_per_beacon, spread(25.0, 12.5, 50.0));
+        // One second of two connections' two.
+        assert_eq!(summary.window_full, spread(0.25, 0.25, 0.25));
         // Round by round: 2, 1, 0.5.
         assert_eq!(summary.ratio_to_amqp, spread(1.0, 0.5, 2.0));
         assert_eq!(summary.received_per_second, None);

@@ -72,6 +72,8 @@ pub(crate) struct Measured {
     pub(crate) client_cpu: Duration,
     pub(crate) broker_cpu: Option<Duration>,
     pub(crate) traffic: Option<Traffic>,
+    /// For how long a message was due and the window was full, of all publishing connections together.
+    pub(crate) waited: Duration,
     /// Without a confirm at the end of the round.
     pub(crate) unconfirmed: u64,
     /// With a consumer, over the whole round.
@@ -237,6 +239,7 @@ struct Reading {
     confirmed: u64,
     refused: u64,
     received: u64,
+    waited: u64,
     client: Option<Duration>,
     broker: Option<Duration>,
     traffic: Option<Traffic>,
@@ -286,6 +289,7 @@ impl Director {
             confirmed: after.confirmed - before.confirmed,
             refused: after.refused - before.refused,
             received: after.received - before.received,
+            waited: Duration::from_nanos(after.waited - before.waited),
             client_cpu: less(after.client, before.client).unwrap_or_default(),
             broker_cpu: less(after.broker, before.broker),
             traffic: after.traffic.zip(before.traffic).map(|(after, before)| Traffic {
@@ -360,6 +364,7 @@ impl Director {
             confirmed: count(&self.shared.confirmed),
             refused: count(&self.shared.refused),
             received: count(&self.shared.received),
+            waited: count(&self.shared.waited),
             at: Instant::now(),
         }
     }

@@ -139,7 +139,7 @@ impl Run<'_> {
                 if let Some(failure) = &measured.failure {
                     self.report.failure = Some(format!("{}: {failure}", gathering.protocol.title()));
                 }
-                gathering.add(number, began, self.plan.mode, &measured);
+                gathering.add(number, began, (self.plan.mode, setting.connections), &measured);
             }
         }
     }
