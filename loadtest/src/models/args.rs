@@ -45,7 +45,7 @@ pub struct Args {
     /// Rounds in which the models take turns; medians of them are compared
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Course")]
     pub rounds: usize,
-    /// Rates that a search may try
+    /// Rates that a search may try, two more in round 1
     #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Course")]
     pub probes: u32,
     /// How long each is tried

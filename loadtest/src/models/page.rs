@@ -48,8 +48,11 @@ impl Report {
             (
                 "Load",
                 format!(
-                    "{} connections, {} threads, {} % POST",
-                    settings.connections, settings.threads, settings.post_percent
+                    "{} connections, {} % POST, from {} thread{}",
+                    settings.connections,
+                    settings.post_percent,
+                    settings.threads,
+                    if settings.threads == 1 { "" } else { "s" }
                 ),
             ),
             (
@@ -142,15 +145,15 @@ fn sustained(title: &str, rows: &[&Row]) -> Section {
     let times: Factor = if is_path { |row| row.times_before } else { |row| row.times_first };
     let (label, unit) = ("sustained, all beacons confirmed", "beacons/s");
     let y = if is_path { Axis::log(label, unit) } else { Axis::linear(label, unit) };
-    let name = |row: &&Row| match factor(row, times) {
-        Some(factor) => format!("{}\n{factor}", row.model),
-        None => row.model.to_owned(),
+    let with_factor = |row: &&Row| match factor(row, times) {
+        Some(factor) => format!("{}\n{factor}", name(row)),
+        None => name(row),
     };
     let points = (0..).map(f64::from).zip(rows);
     let points = points.filter_map(|(place, row)| Some(point(place, median(row)?)));
     let chart = Chart {
         kind: ChartKind::Bars,
-        x: Axis::names("model", rows.iter().map(name)),
+        x: Axis::names("model", rows.iter().map(with_factor)),
         y,
         series: vec![Series::new("median, and from the smallest to the largest round", points)],
     };
@@ -159,11 +162,11 @@ fn sustained(title: &str, rows: &[&Row]) -> Section {
     } else {
         "Under each name, its rate as a multiple of the first row's."
     };
-    let head = ["Model", "What it is", "Beacons/s", "Range", "To the first", "To the one before"];
+    let head = ["Model", "What it is", "Beacons/s", "Range", "× first", "× before"];
     let columns = if is_path { 6 } else { 5 };
     let none = || "–".to_owned();
     let table = rows.iter().map(|row| {
-        let rate = median(row).map_or_else(none, |spread| grouped(spread.median as u64));
+        let rate = median(row).map_or_else(none, |spread| grouped(spread.median.round() as u64));
         let range = median(row).map_or_else(none, |spread| {
             format!("{} … {}", grouped(spread.low as u64), grouped(spread.high as u64))
         });
@@ -283,7 +286,15 @@ fn paragraph(text: &str) -> Vec<String> {
 }
 
 fn names_of(rows: &[&Row]) -> Axis {
-    Axis::names("model", rows.iter().map(|row| row.model))
+    Axis::names("model", rows.iter().map(|row| name(row)))
+}
+
+/// Its name under its bars; a long one on two lines.
+fn name(row: &Row) -> String {
+    match row.model.rsplit_once('-') {
+        Some((first, last)) if row.model.len() > 15 => format!("{first}-\n{last}"),
+        _ => row.model.to_owned(),
+    }
 }
 
 fn point(place: f64, spread: Spread) -> Point {

@@ -108,8 +108,8 @@ impl Stage<'_> {
                 let Some(taken) = self.stand(open).take(None, plan.probe, &mut seq, None).await? else {
                     return Ok(None);
                 };
-                let rate = taken.confirmed_per_second().min(taken.phase.requests_per_second());
-                (Search::new(rate, plan.max_rate, plan.probes), Some(taken))
+                let (answered, confirmed) = (taken.phase.requests_per_second(), taken.confirmed_per_second());
+                (Search::new(answered, confirmed, plan.max_rate, plan.probes), Some(taken))
             }
         };
         let mut probes = Vec::new();
@@ -179,8 +179,9 @@ const AROUND: Duration = Duration::from_millis(1500);
 
 /// About how long a search takes.
 pub(crate) fn search_time(plan: &Plan, round: usize) -> Duration {
-    let closed_loop = u32::from(round == 1);
-    plan.probe * (plan.probes + closed_loop) + measure_time(plan)
+    // The closed loop, and the probes that its search has more.
+    let more = if round == 1 { 3 } else { 0 };
+    plan.probe * (plan.probes + more) + measure_time(plan)
 }
 
 /// About how long a measurement takes.

@@ -61,7 +61,7 @@ fn write_sustained(out: &mut String, rows: &[&Row]) -> fmt::Result {
             out,
             "  {:<26} {:>10} {range:>21} {:>12} {:>17}",
             row.model,
-            grouped(spread.median as u64),
+            grouped(spread.median.round() as u64),
             times(median.times_first),
             times(median.times_before),
         )?;

@@ -9,14 +9,14 @@ use crate::plot::{
 };
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 380.0;
+const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 28.0;
-const BOTTOM: f64 = HEIGHT - 56.0;
+const BOTTOM: f64 = HEIGHT - 76.0;
 /// Room of a tick's text on the x axis.
 const TICK_ROOM: f64 = 46.0;
-/// Height of a line of it; names may have two.
+/// Height of a line of it; names may have three.
 const TICK_LINE: f64 = 15.0;
 /// Half of a whisker's end.
 const WHISKER: f64 = 4.0;

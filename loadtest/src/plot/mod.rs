@@ -105,7 +105,7 @@ pub enum Scale {
     Linear,
     /// Equal ratios are equally far apart. Values that are not above zero are left out.
     Log,
-    /// The value n stands for the n-th of these names, counted from 0. A name may have two lines.
+    /// The value n stands for the n-th of these names, counted from 0. A name may have three lines.
     Names(Vec<String>),
 }
 
