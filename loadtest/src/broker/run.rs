@@ -12,7 +12,7 @@ use tokio::{runtime, sync::oneshot};
 use crate::{
     Error,
     broker::{
-        args::{Args, Plan},
+        Args, Plan,
         driver::Link,
         progress::Progress,
         report::{Gathering, Point, Report},

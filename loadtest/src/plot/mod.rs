@@ -18,7 +18,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `scale` | values to places on an axis, ticks, and values as text |
-//! | `chart` | one chart as SVG, its legend and its table of figures |
+//! | `chart` | one chart as SVG, and its legend |
+//! | `figures` | what a chart shows, in words and as a table |
 //! | `html` | the page, and text as HTML |
 //!
 //! Drawn by hand and not by a plot library, for three reasons. The well-kept one in Rust (plotters) writes each colour into
@@ -27,6 +28,7 @@
 //! with fonts of the machine that draws. What is left to do without it is two scales, five shapes and a path.
 
 mod chart;
+mod figures;
 mod html;
 mod scale;
 
