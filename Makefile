@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 10
 
-.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers guarantees doc deps deps-bench t1 models audit
+.PHONY: help run test lint bench package fuzz fuzz-smoke peers peers-others bench-peers guarantees doc deps deps-bench t1 models broker audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,9 +41,13 @@ bench: ## the hot paths: intake, ring, batch; decode, encode (criterion, some mi
 t1: deps-bench ## CPU of the edge per beacon against nginx per request (some minutes; leave the machine alone)
 	sh loadtest/t1.sh --rounds 7 --duration 8
 
-models: deps ## the first model, the second model and the edge side by side (some 45 minutes; leave the machine alone)
+models: deps ## the first model, the second model and the edge side by side (some 20 minutes; leave the machine alone)
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest
 	target/release/loadtest models --json target/models.json --csv target/models.csv --html target/models.html
+
+broker: deps ## STOMP against AMQP 0.9.1 over every sweep (some 35 minutes; leave the machine alone)
+	$(CARGO) build --release --locked -p loadtest
+	target/release/loadtest broker --sweep all --time 2500ms --warmup 500ms --json=target/broker.json --csv target/broker.csv --html target/broker.html
 
 guarantees: deps ## breaks edge, broker, network and disk, and fills in the table of docs/guarantees.md (about a quarter of an hour)
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest

@@ -3,23 +3,20 @@
 
 use std::{
     fs,
-    io::Read,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Child, Command, Stdio},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use rabbitmq_node::Node;
 use serde_json::Value;
 use stompwire::broker::Broker;
 
-/// A run beside programs that keep every core busy.
-const LIMIT: Duration = Duration::from_secs(240);
+use browser::assert_page;
+use process::{assert_gone, family, finish, interrupt, text, wait_for};
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/process.rs"]
+mod process;
 
 #[test]
 fn stomp_alone_against_the_in_memory_broker() {
@@ -78,7 +75,7 @@ fn all_clients_against_rabbitmq_as_a_page_a_table_and_csv() {
     let csv = fs::read_to_string(file("r.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 3 * 3, "{csv}");
     assert!(csv.starts_with("id,time (s),published (msg/s),"), "{csv}");
-    open_in_a_browser(&file("r.html"), 4);
+    assert_page(&file("r.html"), 4, &["STOMP (stompwire)", "AMQP 0.9.1 (lapin)", "AMQP 0.9.1 (amqprs)"]);
 }
 
 #[test]
@@ -96,8 +93,7 @@ fn ctrl_c_leaves_a_result_and_no_process() {
     wait_for(|| fs::read_to_string(&said).unwrap().contains("round 4 of 42").then_some(()));
     let broker = family(program.id());
     assert!(!broker.is_empty());
-    let pid = i32::try_from(program.id()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    interrupt(&program);
     let output = finish(program);
     assert!(output.status.success(), "{}", fs::read_to_string(&said).unwrap());
     let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
@@ -105,9 +101,7 @@ fn ctrl_c_leaves_a_result_and_no_process() {
     let points = report["points"].as_array().unwrap();
     assert!((1..14).contains(&points.len()), "{report:#}");
     assert!(fs::read_to_string(html).unwrap().contains("Interrupted"));
-    for process in broker {
-        wait_for(|| is_gone(process).then_some(()));
-    }
+    assert_gone(&broker);
 }
 
 #[test]
@@ -165,71 +159,6 @@ fn assert_arrived(round: &Value, what: &str) {
     assert!(positive(&round["integrity"]["arrived"]), "{what}: {round:#}");
 }
 
-/// Opens a page in headless Chromium: each plot is there, nothing is asked for, nothing is complained about.
-fn open_in_a_browser(page: &Path, plots: usize) {
-    let Some(seen) = browse(page) else {
-        eprintln!("SKIPPED: no Chromium on this machine (make deps installs it); the page was not opened");
-        return;
-    };
-    assert_eq!(seen.dom.matches("class=\"chart\"").count(), plots, "{}", seen.dom);
-    assert_eq!(seen.dom.matches("<g class=\"series ").count(), 3 * plots);
-    assert_eq!((seen.complaints, seen.requests), (Vec::new(), Vec::new()));
-
-    // A page that does both wrong is caught.
-    let bad = page.with_file_name("bad.html");
-    fs::write(&bad, "<img src=\"http://127.0.0.1:9/x.png\"/><script>console.error('complaint')</script>")
-        .unwrap();
-    let seen = browse(&bad).unwrap();
-    assert_eq!(
-        (seen.complaints.len(), seen.requests.len()),
-        (1, 1),
-        "{:?} {:?}",
-        seen.complaints,
-        seen.requests
-    );
-}
-
-struct Browsed {
-    dom: String,
-    /// What was written to the console.
-    complaints: Vec<String>,
-    /// What the page asked for over the network.
-    requests: Vec<String>,
-}
-
-/// Opens a page in Chromium, if there is one.
-fn browse(page: &Path) -> Option<Browsed> {
-    let there = |name: &&str| {
-        Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-    };
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    let browser = names.into_iter().find(there)?;
-    let profile = tempfile::tempdir().unwrap();
-    let log = profile.path().join("net.json");
-    let child = Command::new(browser)
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"])
-        .args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("--log-net-log={}", log.display()))
-        .arg(format!("file://{}", page.display()))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = finish(child);
-    let lines = |text: String, keep: &dyn Fn(&&str) -> bool| {
-        text.lines().filter(keep).map(str::to_owned).collect::<Vec<_>>()
-    };
-    Some(Browsed {
-        dom: text(&output.stdout),
-        complaints: lines(text(&output.stderr), &|line| line.contains(":CONSOLE:")),
-        // A page from a file has no origin to name; what the browser asks for itself says "not an origin".
-        requests: lines(fs::read_to_string(log).unwrap(), &|line| {
-            line.contains("\"initiator\":\"null\"") && line.contains("\"url\":\"http")
-        }),
-    })
-}
-
 fn run(line: &str) -> Value {
     let output = finish(start(&format!("{line} --json")));
     assert!(output.status.success(), "{line}: {}", text(&output.stderr));
@@ -247,72 +176,6 @@ fn command(line: &str) -> Command {
     command
 }
 
-/// Waits for the end of a program; its output is read meanwhile, so that it does not wait for us.
-fn finish(mut child: Child) -> Output {
-    let start = Instant::now();
-    let pid = i32::try_from(child.id()).unwrap();
-    let read = |pipe: Option<Box<dyn Read + Send>>| {
-        let read = move || {
-            let mut octets = Vec::new();
-            if let Some(mut pipe) = pipe {
-                pipe.read_to_end(&mut octets).unwrap();
-            }
-            octets
-        };
-        thread::Builder::new().spawn(read).unwrap()
-    };
-    let stdout = read(child.stdout.take().map(|pipe| Box::new(pipe) as _));
-    let stderr = read(child.stderr.take().map(|pipe| Box::new(pipe) as _));
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if start.elapsed() > LIMIT {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            panic!("no end within {LIMIT:?}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    };
-    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
-}
-
-fn wait_for<T>(mut what: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = what() {
-            return value;
-        }
-        assert!(start.elapsed() < LIMIT);
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn stat(pid: u32) -> Option<(char, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn is_gone(pid: u32) -> bool {
-    stat(pid).is_none_or(|(state, _)| state == 'Z' || state == 'X')
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|(_, of)| of == parent)).collect()
-}
-
-/// Everything that descends from a process.
-fn family(root: u32) -> Vec<u32> {
-    let own = children(root);
-    own.iter().copied().chain(own.iter().flat_map(|child| family(*child))).collect()
-}
-
 fn positive(figure: &Value) -> bool {
     figure.as_f64().is_some_and(|figure| figure > 0.0)
-}
-
-fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
 }

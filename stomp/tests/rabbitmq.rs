@@ -7,15 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rabbitmq_node::{Node, QueueCounts, QueueOptions, Vhost, shared};
+use rabbitmq_node::{Node, QueueCounts, QueueKind, QueueOptions, Vhost, shared};
 use stompwire::{
     Frame, Version,
     client::{
         AckMode, Client, ConnectOptions, ConnectionError, Reconnect, SendError, State, Subscribe,
-        Subscription, Unconfirmed,
+        Subscription, SubscriptionError, Unconfirmed,
     },
     proto::HeartBeat,
     publisher::{LaneState, Message, Outcome, Publisher, PublisherOptions},
+    rabbitmq::STREAM_CHUNK,
 };
 use tokio::time::{sleep, timeout};
 
@@ -413,6 +414,49 @@ async fn a_user_who_may_not_write_is_told_so_and_so_is_one_who_declares_otherwis
         assert_eq!(frame.header("message"), Some(message), "{destination}");
         assert_eq!(frame.header("receipt-id"), None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_exceeds_the_prefetch_by_up_to_a_chunk() {
+    const MESSAGES: usize = 500;
+    let vhost = vhost();
+    vhost.declare_queue("s", &QueueOptions::of_kind(QueueKind::Stream)).unwrap();
+    let client = connect(&vhost.stomp_url(), ConnectOptions::default()).await.unwrap();
+    // Written at once, so that chunks hold more than a message.
+    let frames = (0..MESSAGES).map(|n| Frame::send("/amq/queue/s", n.to_string()));
+    for receipt in client.send_batch(frames).await.unwrap() {
+        timeout(LIMIT, receipt).await.unwrap().unwrap();
+    }
+    let to_stream = || {
+        let subscribe = Subscribe::to("/amq/queue/s").with_ack(AckMode::Client).with_prefetch(1);
+        subscribe.with_header("x-stream-offset", "first")
+    };
+    let mut strict = client.subscribe(to_stream()).await.unwrap();
+    let mut taken = 0;
+    let end = loop {
+        match timeout(LIMIT, strict.next()).await.expect("in time").unwrap() {
+            Ok(message) => {
+                taken += 1;
+                strict.ack(&message).await.unwrap();
+            }
+            Err(error) => break Some(error),
+        }
+        if taken == MESSAGES {
+            break None;
+        }
+    };
+    if shared().version().starts_with("3.10.") {
+        assert!(matches!(end, Some(SubscriptionError::Overrun { credit: 1 })), "{end:?} after {taken}");
+    }
+    drop(strict);
+
+    let mut whole = client.subscribe(to_stream().with_excess(STREAM_CHUNK)).await.unwrap();
+    for number in 0..MESSAGES {
+        let message = timeout(LIMIT, whole.next()).await.expect("in time").unwrap().unwrap();
+        assert_eq!(message.body(), number.to_string().as_bytes());
+        whole.ack(&message).await.unwrap();
+    }
+    client.close(LIMIT).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

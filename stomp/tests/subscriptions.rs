@@ -155,6 +155,29 @@ async fn a_server_that_does_not_know_credit_ends_one_subscription_only() {
 }
 
 #[tokio::test]
+async fn what_may_exceed_the_credit_is_kept_and_no_more() {
+    let (client, mut peer, _first) = subscribed(2).await;
+    let generous = subscribing(&client, Subscribe::to("q").with_prefetch(1).with_excess(2));
+    peer.expect_subscribe(2, 1, Some(2)).await;
+    let mut generous = generous.await.unwrap().unwrap();
+    for ack in ["a", "b", "c"] {
+        peer.message(2, ack).await;
+    }
+    for expected in ["body a", "body b", "body c"] {
+        assert_eq!(take(&mut generous).await.body_bytes(), expected);
+    }
+    for ack in ["d", "e", "f", "g"] {
+        peer.message(2, ack).await;
+    }
+    peer.expect("UNSUBSCRIBE\nid:2\n\n\0").await;
+    for expected in ["body d", "body e", "body f"] {
+        assert_eq!(take(&mut generous).await.body_bytes(), expected);
+    }
+    let end = generous.next().await.unwrap();
+    assert!(matches!(end, Err(SubscriptionError::Overrun { credit: 1 })), "{end:?}");
+}
+
+#[tokio::test]
 async fn a_slow_subscription_starves_nobody() {
     let beat = HeartBeat::every(Duration::from_millis(300));
     let broker = Broker::builder().heart_beat(beat).start().await.unwrap();

@@ -1,18 +1,18 @@
 //! The result of `loadtest broker` as CSV: a line for each round.
 //!
-//! The first columns are those of PerfTest's own CSV output, with its units, so that what reads one reads the other. What
-//! PerfTest does not have comes behind them.
+//! The first columns are those of PerfTest's own CSV output, by name and unit, without `returned (msg/s)`: nothing is
+//! published as mandatory, which STOMP does not have. What PerfTest does not have comes behind them.
 
 use std::fmt::{self, Write};
 
 use crate::broker::report::{Client, Point, Quantiles, Report, Round};
 
-const PERF_TEST: &str = "id,time (s),published (msg/s),returned (msg/s),confirmed (msg/s),nacked (msg/s),received (msg/s),\
+const PERF_TEST: &str = "id,time (s),published (msg/s),confirmed (msg/s),nacked (msg/s),received (msg/s),\
     min consumer latency (µs),median consumer latency (µs),75th p. consumer latency (µs),95th p. consumer latency (µs),\
     99th p. consumer latency (µs),min confirm latency (µs),median confirm latency (µs),75th p. confirm latency (µs),\
     95th p. confirm latency (µs),99th p. confirm latency (µs)";
 const OURS: &str = "client,sweep,round,body (octets),beacons,window,connections,queue,beacons/s,MB/s,client CPU (µs/msg),\
-    broker CPU (µs/msg),sent (octets/msg),received (octets/msg),lost,duplicates,out of order,gaps,unconfirmed,failure";
+    broker CPU (µs/msg),window full,sent (octets/msg),received (octets/msg),lost,duplicates,out of order,gaps,unconfirmed,failure";
 
 pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "{PERF_TEST},{OURS}")?;
@@ -30,7 +30,7 @@ fn write_round(out: &mut String, point: &Point, client: &Client, round: &Round) 
     let each = |count: u64| (count as f64 / round.window_s).round();
     write!(
         out,
-        "{},{:.1},{},0,{},{},{}",
+        "{},{:.1},{},{},{},{}",
         client.protocol.as_str(),
         round.began_s + round.window_s,
         each(round.published),
@@ -59,6 +59,7 @@ fn write_round(out: &mut String, point: &Point, client: &Client, round: &Round) 
     for figure in [
         round.client_cpu_us_per_message,
         round.broker_cpu_us_per_message,
+        round.window_full,
         round.octets_sent_per_message,
         round.octets_received_per_message,
     ] {
@@ -95,11 +96,11 @@ mod tests {
         let csv = sample(None).csv();
         let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(lines.len(), 1 + 2 * 5);
-        assert!(lines.iter().all(|line| line.len() == 17 + 20), "{csv}");
-        assert_eq!(lines[0][..4], ["id", "time (s)", "published (msg/s)", "returned (msg/s)"]);
+        assert!(lines.iter().all(|line| line.len() == 16 + 21), "{csv}");
+        assert_eq!(lines[0][..4], ["id", "time (s)", "published (msg/s)", "confirmed (msg/s)"]);
         // The second round of the first client: 3000 in 2 s.
-        assert_eq!(lines[2][..7], ["stomp", "3.0", "1503", "0", "1500", "0", "750"]);
-        assert_eq!(lines[2][17..25], ["stomp", "", "2", "256", "1", "1024", "1", "classic"]);
+        assert_eq!(lines[2][..6], ["stomp", "3.0", "1503", "1500", "0", "750"]);
+        assert_eq!(lines[2][16..24], ["stomp", "", "2", "256", "1", "1024", "1", "classic"]);
     }
 
     #[test]

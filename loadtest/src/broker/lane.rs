@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) confirmed: AtomicU64,
     /// Messages that the broker refused.
     pub(crate) refused: AtomicU64,
+    /// Nanoseconds during which a message was due and the window was full, over all publishing lanes.
+    pub(crate) waited: AtomicU64,
     /// Messages that have arrived, with duplicates.
     pub(crate) received: AtomicU64,
     /// Messages on their way through the queue that publishers wait at; `u64::MAX` if nobody consumes.
@@ -80,6 +82,7 @@ impl Shared {
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
             received: AtomicU64::new(0),
             backlog,
             failure: Mutex::new(None),
@@ -184,6 +187,7 @@ pub(crate) async fn publish<D: Driver>(
                 pacer: &pacer,
                 flight: Flight::default(),
                 start: None,
+                full_since: None,
             };
             if let Err(failure) = lane.run(&mut publisher, &mut measured).await {
                 shared.fail(failure);
@@ -212,6 +216,8 @@ struct Lane<'a> {
     flight: Flight,
     /// When the first message is due, at a fixed rate.
     start: Option<u64>,
+    /// Since when a message is due and the window is full, as far as it is not in `waited`.
+    full_since: Option<u64>,
 }
 
 impl Lane<'_> {
@@ -252,14 +258,21 @@ impl Lane<'_> {
         measured: &mut Published,
     ) -> Result<Next, Failure> {
         for _ in 0..BURST {
-            if self.is_done() || !self.has_room() || self.shared.backlog_is_full() {
+            if self.is_done() || self.shared.backlog_is_full() {
+                self.note_wait(false);
                 return Ok(Next::Unknown);
             }
             let now = self.shared.now();
             let number = self.flight.next();
             let due = self.due(number, now);
             if due > now {
+                self.note_wait(false);
                 return Ok(Next::At(due));
+            }
+            let is_full = !self.has_room();
+            self.note_wait(is_full);
+            if is_full {
+                return Ok(Next::Unknown);
             }
             if self.order.rate.is_some() {
                 measured.delay.record(now - due);
@@ -277,6 +290,17 @@ impl Lane<'_> {
             self.shared.published.fetch_add(1, Ordering::Relaxed);
         }
         Ok(Next::Now)
+    }
+
+    /// Adds the time since the last look to what was waited for the window, if it was full then.
+    fn note_wait(&mut self, is_full: bool) {
+        if is_full || self.full_since.is_some() {
+            let now = self.shared.now();
+            if let Some(since) = self.full_since {
+                self.shared.waited.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            }
+            self.full_since = is_full.then_some(now);
+        }
     }
 
     fn settle(&mut self, settled: &mut Vec<Settled>, measured: &mut Published) {

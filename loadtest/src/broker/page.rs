@@ -4,11 +4,13 @@ use crate::{
     broker::{
         report::{Client, Point, Report, Spread, Summary},
         setting::{Mode, Protocol, Sweep},
+        steps::{self, Step},
     },
     plot::{Axis, Chart, ChartKind, Page, Point as Place, Section, Series, Table},
-    report::{LatencySummary, grouped, rounded},
+    report::{LatencySummary, grouped},
 };
 
+type Latency = fn(&Client) -> &LatencySummary;
 type Figure = fn(&Summary) -> Option<Spread>;
 
 /// The page of a report.
@@ -29,10 +31,10 @@ pub(crate) fn of(report: &Report) -> Page {
         title: "STOMP and AMQP at RabbitMQ".to_owned(),
         lead: vec![
             format!(
-                "{}: {} rounds of {} s for each client at each point, after {} s of warm-up. Clients take turns within \
-                 each round. Shown are medians; the whiskers reach from the smallest to the largest round.",
+                "{}: {} of {} s for each client at each point, after {} s of warm-up. Clients take turns within each \
+                 round. Shown are medians; the whiskers reach from the smallest to the largest round.",
                 sentence(&report.what()),
-                report.rounds,
+                if report.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", report.rounds) },
                 report.time_s,
                 report.warmup_s,
             ),
@@ -135,6 +137,13 @@ fn part_of(report: &Report, sweep: Option<Sweep>, points: &[Point]) -> Vec<Secti
                 Axis::log("99 % confirmed within", "ms"),
                 p99,
             ),
+            part.over(
+                "Waiting for the window",
+                Axis::log("unconfirmed messages allowed", ""),
+                |point| point.setting.window,
+                Axis::linear("time in which a message was due and the window was full", "%"),
+                |summary| percent(summary.window_full),
+            ),
         ],
         Some(Sweep::Connections) => vec![part.over(
             "Throughput against connections",
@@ -157,32 +166,48 @@ fn part_of(report: &Report, sweep: Option<Sweep>, points: &[Point]) -> Vec<Secti
                 broker,
             ),
         ],
-        Some(Sweep::Factors) => vec![part.bars(
-            "One factor at a time",
-            |point| {
-                let setting = &point.setting;
-                format!(
-                    "window {}, {} conn., {} packed",
-                    setting.window, setting.connections, setting.beacons
-                )
-            },
-            Axis::log(rate, "beacons/s"),
-            beacons,
-        )],
+        Some(Sweep::Factors) => vec![path(&report.steps, rate)],
         Some(Sweep::All) | None => vec![
             part.bars("Throughput", |_| String::new(), to_messages, messages),
             part.bars("Broker CPU", |_| String::new(), Axis::linear("broker CPU", "µs/message"), broker),
         ],
     };
-    sections.extend(part.latencies("Confirm latency", |client| &client.confirm_latency));
-    sections
-        .extend(part.latencies("Latency from publisher to consumer", |client| &client.end_to_end_latency));
+    let of = sweep.map_or(String::new(), |sweep| format!(" in the sweep over {}", sweep.as_str()));
+    let latencies: [(&str, Latency); 2] = [
+        ("Confirm latency", |client| &client.confirm_latency),
+        ("Latency from publisher to consumer", |client| &client.end_to_end_latency),
+    ];
+    sections.extend(
+        latencies.iter().filter_map(|(what, of_client)| part.latencies(&format!("{what}{of}"), *of_client)),
+    );
     let title = match sweep {
         Some(sweep) => format!("All figures of the sweep over {}", sweep.as_str()),
         None => "All figures".to_owned(),
     };
     sections.push(Section { title, table: Some(part.table()), ..Section::default() });
     sections
+}
+
+/// From the first model's way to publish to the last, each bar with one change more.
+fn path(steps: &[Step], rate: &str) -> Section {
+    let name = |step: &Step| match step.times_before {
+        Some(factor) => format!("{}\n× {factor:.2}", step.change),
+        None => "window 1\nthe first model".to_owned(),
+    };
+    let point = |(place, step): (usize, &Step)| {
+        let Spread { median, min, max } = step.beacons_per_second;
+        Place::ranged(place as f64, median, min, max)
+    };
+    let chart = Chart {
+        kind: ChartKind::Bars,
+        x: Axis::names("one change more at each step", steps.iter().map(name)),
+        y: Axis::log(rate, "beacons/s"),
+        series: vec![Series::new(Protocol::Stomp.title(), steps.iter().enumerate().map(point))],
+    };
+    let what = "The first model waits for each receipt before it sends the next beacon over a connection: window 1. Each step keeps \
+                what the one before has and changes one thing; under it, by how much that multiplies the rate.";
+    let section = Section::plot("From window 1 to packed, one factor at a time", chart);
+    Section { table: Some(steps::table(steps)), ..section.with_text(what).with_text(steps::ELSEWHERE) }
 }
 
 /// A sweep's points, and the clients that are in them.
@@ -219,7 +244,7 @@ impl Part<'_> {
     }
 
     /// Percentiles at one point: the first whose clients have any, or the middle one of a sweep.
-    fn latencies(&self, title: &str, of: fn(&Client) -> &LatencySummary) -> Option<Section> {
+    fn latencies(&self, title: &str, of: Latency) -> Option<Section> {
         let point = self.points.get(self.points.len() / 2)?;
         let names = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
         let series: Vec<Series> = self
@@ -283,6 +308,7 @@ impl Part<'_> {
             "broker µs/message",
             "broker µs/beacon",
             "client µs/message",
+            "window full %",
             "octets sent",
             "octets received",
             "÷ AMQP",
@@ -301,6 +327,7 @@ impl Part<'_> {
                     (summary.broker_cpu_us_per_message, 1),
                     (summary.broker_cpu_us_per_beacon, 2),
                     (summary.client_cpu_us_per_message, 1),
+                    (percent(summary.window_full), 1),
                     (summary.octets_sent_per_message, 0),
                     (summary.octets_received_per_message, 0),
                     (summary.ratio_to_amqp, 2),
@@ -308,7 +335,7 @@ impl Part<'_> {
                 row.extend(figures.map(|(figure, digits)| {
                     figure.map_or("–".to_owned(), |figure| match digits {
                         0 => grouped(figure.median.round() as u64),
-                        digits => rounded(figure.median, digits).to_string(),
+                        digits => format!("{:.digits$}", figure.median),
                     })
                 }));
                 row.push(summary.rounds.to_string());
@@ -325,6 +352,11 @@ fn body_axis() -> Axis {
 
 fn client(point: &Point, protocol: Protocol) -> Option<&Client> {
     point.clients.iter().find(|client| client.protocol == protocol)
+}
+
+fn percent(share: Option<Spread>) -> Option<Spread> {
+    let Spread { median, min, max } = share?;
+    Some(Spread { median: median * 100.0, min: min * 100.0, max: max * 100.0 })
 }
 
 /// With a capital letter.
@@ -351,12 +383,19 @@ mod tests {
                 ],
             ),
             (Some(Sweep::Packing), vec!["Throughput against packing", "Broker CPU per beacon"]),
-            (Some(Sweep::Window), vec!["Throughput against window", "Confirm latency against window"]),
+            (
+                Some(Sweep::Window),
+                vec!["Throughput against window", "Confirm latency against window", "Waiting for the window"],
+            ),
             (Some(Sweep::Connections), vec!["Throughput against connections"]),
             (Some(Sweep::Queues), vec!["Throughput by type of queue", "Broker CPU by type of queue"]),
         ];
         for (sweep, mut expected) in cases {
-            expected.push("Confirm latency");
+            let latency = match sweep {
+                Some(sweep) => format!("Confirm latency in the sweep over {}", sweep.as_str()),
+                None => "Confirm latency".to_owned(),
+            };
+            expected.push(&latency);
             let report = sample(sweep);
             let page = report.page();
             let plots: Vec<(&str, usize)> = page

@@ -8,17 +8,19 @@ use serde::Serialize;
 
 use crate::{
     broker::{
-        args::Plan,
-        csv, page,
+        Plan, csv, page,
         round::Measured,
         seen::Integrity,
         setting::{Mode, Protocol, Setting, Sweep},
+        steps::{self, Step},
         table,
     },
     machine::Machine,
     plot::Page,
-    report::{LatencyHistogram, LatencySummary, median, rounded},
+    report::{LatencyHistogram, LatencySummary, rounded},
 };
+
+pub use super::summary::{Quantiles, Spread, Summary};
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -61,6 +63,8 @@ pub struct Report {
     pub failure: Option<String>,
     /// What was measured, in the order of measuring.
     pub points: Vec<Point>,
+    /// The path of the sweep over factors, if there was one.
+    pub steps: Vec<Step>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -119,6 +123,9 @@ pub struct Round {
     pub messages_per_second: f64,
     /// Messages that arrived, a second.
     pub received_per_second: f64,
+    /// Share of the measured time during which a message was due and the window was full, on average over the connections;
+    /// `null` in mode consume.
+    pub window_full: Option<f64>,
     /// CPU of this program per message, in µs.
     pub client_cpu_us_per_message: Option<f64>,
     /// CPU of the broker's process per message, in µs.
@@ -135,63 +142,6 @@ pub struct Round {
     pub integrity: Option<Integrity>,
     /// Why the round could not be finished.
     pub failure: Option<String>,
-}
-
-/// The quantiles that PerfTest reports, in µs; all zero of nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// The shortest.
-    pub min_us: f64,
-    /// Median.
-    pub p50_us: f64,
-    /// 75 % did not take longer.
-    pub p75_us: f64,
-    /// 95 % did not take longer.
-    pub p95_us: f64,
-    /// 99 % did not take longer.
-    pub p99_us: f64,
-}
-
-/// A figure over the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The median.
-    pub median: f64,
-    /// The smallest.
-    pub min: f64,
-    /// The largest.
-    pub max: f64,
-}
-
-/// Medians of the rounds, with their spread; `null` where it was not measured.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Summary {
-    /// Rounds that were finished.
-    pub rounds: usize,
-    /// Messages a second.
-    pub messages_per_second: Option<Spread>,
-    /// Beacons a second.
-    pub beacons_per_second: Option<Spread>,
-    /// Octets of bodies, in MB/s.
-    pub megabytes_per_second: Option<Spread>,
-    /// Messages that arrived, a second.
-    pub received_per_second: Option<Spread>,
-    /// CPU of this program per message, in µs.
-    pub client_cpu_us_per_message: Option<Spread>,
-    /// CPU of the broker's process per message, in µs.
-    pub broker_cpu_us_per_message: Option<Spread>,
-    /// CPU of the broker's process per beacon, in µs.
-    pub broker_cpu_us_per_beacon: Option<Spread>,
-    /// Octets of TCP's payload to the broker, per message.
-    pub octets_sent_per_message: Option<Spread>,
-    /// Octets of TCP's payload from the broker, per message.
-    pub octets_received_per_message: Option<Spread>,
-    /// Median latency of the confirms, in µs.
-    pub confirm_p50_us: Option<Spread>,
-    /// 99 % of the confirms did not take longer, in µs.
-    pub confirm_p99_us: Option<Spread>,
-    /// Messages a second ÷ those of the first AMQP client in the same round.
-    pub ratio_to_amqp: Option<Spread>,
 }
 
 impl Report {
@@ -221,6 +171,7 @@ impl Report {
             interrupted: false,
             failure: None,
             points: Vec::new(),
+            steps: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -246,8 +197,9 @@ impl Report {
         page::of(self)
     }
 
-    /// What a reader should know, from the figures.
+    /// What follows from the figures: the path, and what a reader should know.
     pub(crate) fn observe(&mut self) {
+        self.steps = steps::of(&self.points);
         let mut notes = Vec::new();
         if self.interrupted {
             notes.push("Interrupted: this is what was measured until then.".to_owned());
@@ -319,7 +271,13 @@ impl Gathering {
     }
 
     /// Adds a round.
-    pub(crate) fn add(&mut self, number: usize, began: Duration, mode: Mode, measured: &Measured) {
+    pub(crate) fn add(
+        &mut self,
+        number: usize,
+        began: Duration,
+        (mode, connections): (Mode, usize),
+        measured: &Measured,
+    ) {
         self.confirm.merge(&measured.confirm_latency);
         self.end_to_end.merge(&measured.end_to_end_latency);
         self.delay.merge(&measured.send_delay);
@@ -338,6 +296,10 @@ impl Gathering {
             unconfirmed: measured.unconfirmed,
             messages_per_second: rounded(units as f64 / seconds, 1),
             received_per_second: rounded(measured.received as f64 / seconds, 1),
+            window_full: (mode != Mode::Consume).then(|| {
+                let share = measured.waited.as_secs_f64() / (seconds * connections as f64);
+                rounded(share.min(1.0), 4)
+            }),
             client_cpu_us_per_message: micros(measured.client_cpu),
             broker_cpu_us_per_message: measured.broker_cpu.and_then(micros),
             octets_sent_per_message: measured.traffic.and_then(|traffic| each(traffic.sent as f64)),
@@ -362,63 +324,6 @@ impl Gathering {
     }
 }
 
-impl Quantiles {
-    fn of(histogram: &LatencyHistogram) -> Self {
-        if histogram.count() == 0 {
-            return Self::default();
-        }
-        Self {
-            min_us: histogram.quantile_us(0.0),
-            p50_us: histogram.quantile_us(0.5),
-            p75_us: histogram.quantile_us(0.75),
-            p95_us: histogram.quantile_us(0.95),
-            p99_us: histogram.quantile_us(0.99),
-        }
-    }
-}
-
-impl Spread {
-    /// Of figures that were measured; `None` of none.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        Some(Self {
-            median: rounded(median(values)?, 3),
-            min: rounded(values.iter().copied().fold(f64::INFINITY, f64::min), 3),
-            max: rounded(values.iter().copied().fold(f64::NEG_INFINITY, f64::max), 3),
-        })
-    }
-}
-
-impl Summary {
-    fn of(rounds: &[Round], setting: &Setting, amqp: Option<&[Round]>) -> Self {
-        let finished = || rounds.iter().filter(|round| round.failure.is_none());
-        let spread = |figure: &dyn Fn(&Round) -> Option<f64>| {
-            Spread::of(&finished().filter_map(figure).collect::<Vec<_>>())
-        };
-        let (beacons, body) = (setting.beacons as f64, setting.body as f64);
-        let ratio = |round: &Round| {
-            let other = amqp?.iter().find(|other| other.round == round.round && other.failure.is_none())?;
-            (other.messages_per_second > 0.0).then(|| round.messages_per_second / other.messages_per_second)
-        };
-        Self {
-            rounds: finished().count(),
-            messages_per_second: spread(&|round| Some(round.messages_per_second)),
-            beacons_per_second: spread(&|round| Some(round.messages_per_second * beacons)),
-            megabytes_per_second: spread(&|round| Some(round.messages_per_second * body / 1e6)),
-            received_per_second: spread(&|round| {
-                round.integrity.is_some().then_some(round.received_per_second)
-            }),
-            client_cpu_us_per_message: spread(&|round| round.client_cpu_us_per_message),
-            broker_cpu_us_per_message: spread(&|round| round.broker_cpu_us_per_message),
-            broker_cpu_us_per_beacon: spread(&|round| round.broker_cpu_us_per_message.map(|us| us / beacons)),
-            octets_sent_per_message: spread(&|round| round.octets_sent_per_message),
-            octets_received_per_message: spread(&|round| round.octets_received_per_message),
-            confirm_p50_us: spread(&|round| (round.confirm.p50_us > 0.0).then_some(round.confirm.p50_us)),
-            confirm_p99_us: spread(&|round| (round.confirm.p99_us > 0.0).then_some(round.confirm.p99_us)),
-            ratio_to_amqp: spread(&ratio),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -430,6 +335,7 @@ pub(crate) mod tests {
             published: confirmed + 5,
             confirmed,
             received: confirmed / 2,
+            waited: Duration::from_secs(1),
             client_cpu: Duration::from_millis(500),
             broker_cpu: Some(Duration::from_secs(1)),
             ..Measured::default()
@@ -454,7 +360,7 @@ pub(crate) mod tests {
                     let mut gathering = Gathering::new(*protocol);
                     for round in 1..=5 {
                         let confirmed = 1000 * (1 + place + client + round) as u64;
-                        gathering.add(round, Duration::from_secs(1), plan.mode, &measured(confirmed));
+                        gathering.add(round, Duration::from_secs(1), (plan.mode, 2), &measured(confirmed));
                     }
                     gathering
                 })
@@ -474,7 +380,7 @@ pub(crate) mod tests {
         let gather = |counts: &[u64]| {
             let mut gathering = Gathering::new(Protocol::Stomp);
             for (round, confirmed) in counts.iter().enumerate() {
-                gathering.add(round + 1, Duration::ZERO, Mode::Publish, &measured(*confirmed));
+                gathering.add(round + 1, Duration::ZERO, (Mode::Publish, 2), &measured(*confirmed));
             }
             gathering
         };
@@ -488,6 +394,8 @@ pub(crate) mod tests {
         assert_eq!(summary.megabytes_per_second, spread(2000.0, 1000.0, 4000.0));
         assert_eq!(summary.broker_cpu_us_per_message, spread(250.0, 125.0, 500.0));
         assert_eq!(summary.broker_cpu_us_per_beacon, spread(25.0, 12.5, 50.0));
+        // One second of two connections' two.
+        assert_eq!(summary.window_full, spread(0.25, 0.25, 0.25));
         // Round by round: 2, 1, 0.5.
         assert_eq!(summary.ratio_to_amqp, spread(1.0, 0.5, 2.0));
         assert_eq!(summary.received_per_second, None);

@@ -12,11 +12,11 @@ use tokio::{runtime, sync::oneshot};
 use crate::{
     Error,
     broker::{
-        args::{Args, Plan},
+        Args, Plan,
         driver::Link,
         progress::Progress,
         report::{Gathering, Point, Report},
-        round::{Measured, RoundOrder, STREAM_BACKLOG},
+        round::{Measured, RoundOrder},
         server::Server,
         setting::{Mode, Protocol, QueueKind, Setting, Sweep},
     },
@@ -139,7 +139,7 @@ impl Run<'_> {
                 if let Some(failure) = &measured.failure {
                     self.report.failure = Some(format!("{}: {failure}", gathering.protocol.title()));
                 }
-                gathering.add(number, began, self.plan.mode, &measured);
+                gathering.add(number, began, (self.plan.mode, setting.connections), &measured);
             }
         }
     }
@@ -168,9 +168,7 @@ impl Run<'_> {
                 persistent: plan.persistent,
                 confirms: plan.confirms,
                 window: setting.window,
-                // A stream delivers whole chunks and so more than was asked for, which stompwire takes for a fault. With
-                // the most that can be asked for, and less than that in the stream, it cannot come to it.
-                prefetch: if setting.queue == QueueKind::Stream { u16::MAX } else { plan.prefetch },
+                prefetch: plan.prefetch,
             },
             port,
             mode: plan.mode,
@@ -208,8 +206,7 @@ impl Run<'_> {
 
     fn prefill(&self, setting: &Setting) -> u64 {
         let fits = KEEP_OCTETS / setting.body as u64;
-        let most = if setting.queue == QueueKind::Stream { STREAM_BACKLOG } else { u64::MAX };
-        self.plan.prefill.unwrap_or(100_000.min(fits)).clamp(1, most)
+        self.plan.prefill.unwrap_or(100_000.min(fits)).max(1)
     }
 
     fn is_over(&self) -> bool {

@@ -3,7 +3,11 @@
 use std::fmt::{self, Write};
 
 use crate::{
-    broker::report::{Client, Point, Report, Spread},
+    broker::{
+        report::{Client, Point, Report, Spread},
+        steps::{self, Step},
+    },
+    plot::Table,
     report::{grouped, human_us},
 };
 
@@ -30,17 +34,31 @@ pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         }
         write_point(out, point)?;
     }
+    if !report.steps.is_empty() {
+        write_steps(out, &report.steps)?;
+    }
     if !report.notes.is_empty() {
         writeln!(out)?;
     }
     report.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
 }
 
+fn write_steps(out: &mut String, steps: &[Step]) -> fmt::Result {
+    let Table { head, rows } = steps::table(steps);
+    writeln!(out)?;
+    for row in [head].iter().chain(&rows) {
+        if let [change, rate, range, before, first] = &row[..] {
+            writeln!(out, "  {change:<44} {rate:>11} {range:>25} {before:>18} {first:>12}")?;
+        }
+    }
+    writeln!(out, "  {}", steps::ELSEWHERE.replace('`', ""))
+}
+
 fn write_point(out: &mut String, point: &Point) -> fmt::Result {
     writeln!(out, "\n{}", point.setting)?;
     writeln!(
         out,
-        "  {:<20} {:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>7}",
+        "  {:<20} {:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>7} {:>8} {:>8} {:>7}",
         "",
         "messages/s",
         "beacons/s",
@@ -49,14 +67,15 @@ fn write_point(out: &mut String, point: &Point) -> fmt::Result {
         "confirm",
         "broker",
         "client",
+        "window",
         "octets",
         "octets",
         "÷ AMQP"
     )?;
     writeln!(
         out,
-        "  {:<20} {:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>7}",
-        "", "", "", "", "p50", "p99", "µs/message", "µs/message", "sent", "received", ""
+        "  {:<20} {:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>7} {:>8} {:>8} {:>7}",
+        "", "", "", "", "p50", "p99", "µs/message", "µs/message", "full", "sent", "received", ""
     )?;
     point.clients.iter().try_for_each(|client| write_client(out, client))
 }
@@ -76,7 +95,7 @@ fn write_client(out: &mut String, client: &Client) -> fmt::Result {
     });
     writeln!(
         out,
-        "  {:<20} {rate:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>7}",
+        "  {:<20} {rate:>26} {:>11} {:>9} {:>10} {:>10} {:>10} {:>10} {:>7} {:>8} {:>8} {:>7}",
         client.protocol.title(),
         whole(summary.beacons_per_second),
         digits(summary.megabytes_per_second, 1),
@@ -84,6 +103,7 @@ fn write_client(out: &mut String, client: &Client) -> fmt::Result {
         time(summary.confirm_p99_us),
         digits(summary.broker_cpu_us_per_message, 1),
         digits(summary.client_cpu_us_per_message, 1),
+        summary.window_full.map_or("–".to_owned(), |share| format!("{:.0} %", share.median * 100.0)),
         digits(summary.octets_sent_per_message, 0),
         digits(summary.octets_received_per_message, 0),
         digits(summary.ratio_to_amqp, 2),

@@ -26,7 +26,8 @@ Examples:
   As on a small machine:
     loadtest models --memory 1G
 
-Exit status: 0 when there is a report, even an interrupted one; 1 when the run could not be made; 2 for wrong arguments.")]
+Exit status: 0 when there is a report, even an interrupted one; 1 when the run could not be made or go on (what was
+measured until then is written); 2 for wrong arguments.")]
 pub struct Args {
     /// Which models, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "What")]
@@ -44,14 +45,14 @@ pub struct Args {
     /// Rounds in which the models take turns; medians of them are compared
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Course")]
     pub rounds: usize,
-    /// Rates that a search may try
-    #[arg(long, value_name = "N", default_value_t = 6, help_heading = "Course")]
+    /// Rates that a search may try, two more in round 1
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Course")]
     pub probes: u32,
     /// How long each is tried
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration, help_heading = "Course")]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration, help_heading = "Course")]
     pub probe: Duration,
     /// How long each measurement takes
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, help_heading = "Course")]
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = parse_duration, help_heading = "Course")]
     pub duration: Duration,
     /// Beacons per second at which all models are compared [default: half of what the slowest sustained in round 1]
     #[arg(long, value_name = "R", help_heading = "Course")]
@@ -63,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Course")]
     pub deaths: usize,
     /// How long load goes on around a death: it comes after a quarter of it
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration, help_heading = "Course")]
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = parse_duration, help_heading = "Course")]
     pub death_duration: Duration,
 
     /// Keep-alive connections of the load
@@ -193,8 +194,9 @@ impl Plan {
         models.sort_unstable();
         models.dedup();
         let wants = |wanted: &[Model]| models.iter().any(|model| wanted.contains(model));
-        let edge =
-            wants(&[Model::EdgeOne, Model::EdgePacked]).then(|| edge(args.edge.as_deref())).transpose()?;
+        let edge = wants(&[Model::EdgeOne, Model::EdgePacked, Model::EdgeConfirmed])
+            .then(|| edge(args.edge.as_deref()))
+            .transpose()?;
         let redis = wants(&[Model::RedisAgent]).then(|| redis_server(args.redis.as_deref())).transpose()?;
         Ok(Self {
             models,
@@ -314,6 +316,24 @@ mod tests {
     fn what_cannot_be_done_is_refused_with_the_reason() {
         let cases = [
             ("--rounds 0", "--rounds 0: between 1 and 1000"),
+            ("--rounds -1", "unexpected argument '-1'"),
+            ("--probes 0", "--probes 0: between 1 and 30"),
+            ("--deaths 101", "--deaths 101: between 0 and 100"),
+            ("--connections 0", "--connections 0: between 1 and 10000"),
+            ("--threads 0", "--threads 0: between 1 and 64"),
+            ("--threads 3 --connections 2", "--threads 3: between 1 and 2"),
+            ("--post 101", "--post 101: between 0 and 100"),
+            ("--workers 0", "--workers 0: between 1 and 256"),
+            ("--pool 0", "--pool 0: between 1 and 10000"),
+            ("--stomp-connections 0", "--stomp-connections 0: between 1 and 64"),
+            ("--window 0", "--window 0: between 1 and 65536"),
+            ("--linger 10001", "--linger 10001: between 0 and 10000"),
+            ("--chunk 0", "--chunk 0: between 1 and 10000"),
+            ("--chunks-in-flight 0", "--chunks-in-flight 0: between 1 and 10000"),
+            ("--duration 0", "--duration: at least 200 ms"),
+            ("--duration soon", "invalid value 'soon'"),
+            ("--death-duration 999ms", "--death-duration: at least 1000 ms"),
+            ("--common-rate 1e9", "between 1 and 10,000,000"),
             ("--threads 65", "--threads 65: between 1 and 64"),
             ("--pack 1", "--pack 1: between 2"),
             ("--probe 10ms", "--probe: at least 200 ms"),

@@ -1,6 +1,9 @@
 //! The private RabbitMQ that all models publish to.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rabbitmq_node::{Node, QueueOptions, Vhost};
 use tokio::task::spawn_blocking;
@@ -20,6 +23,8 @@ const RECEIVED: &str = "lists:sum([maps:get(messages_received_total, Counters, 0
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
     node: Arc<Node>,
+    /// The process that should be running, or was the last to run.
+    current: Arc<Mutex<Process>>,
 }
 
 impl Broker {
@@ -35,7 +40,8 @@ impl Broker {
             .start()
         };
         let node = blocking(start).await?;
-        Ok(Self { node: Arc::new(node) })
+        let current = Arc::new(Mutex::new(process_of(&node)?));
+        Ok(Self { node: Arc::new(node), current })
     }
 
     /// What it calls itself.
@@ -44,9 +50,13 @@ impl Broker {
     }
 
     /// The Erlang VM, for measuring; another one after every death.
-    pub(crate) fn process(&self) -> Result<Process, Failure> {
-        let pid = self.node.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
-        Ok(Process::attach(Some("rabbitmq"), pid)?)
+    pub(crate) fn process(&self) -> Process {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it has ended: by itself, or because it did not come back from a death.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.process().resident_octets().is_err()
     }
 
     /// Every process of it.
@@ -95,7 +105,10 @@ impl Broker {
             std::thread::sleep(rest);
             node.start_again()
         })
-        .await
+        .await?;
+        let process = process_of(&self.node)?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = process;
+        Ok(())
     }
 }
 
@@ -112,6 +125,11 @@ impl Addresses {
     fn new(vhost: &Vhost) -> Self {
         Self { stomp: vhost.stomp_url(), amqp: vhost.amqp_url() }
     }
+}
+
+fn process_of(node: &Node) -> Result<Process, Failure> {
+    let pid = node.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
+    Ok(Process::attach(Some("rabbitmq"), pid)?)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -79,10 +79,10 @@ impl Cast {
     }
 
     /// What is measured: the server first, the broker last.
-    pub(crate) fn processes(&self) -> Result<Vec<Process>, Failure> {
+    pub(crate) fn processes(&self) -> Vec<Process> {
         let mut processes = self.own_processes();
-        processes.push(self.broker.process()?);
-        Ok(processes)
+        processes.push(self.broker.process());
+        processes
     }
 
     fn own_processes(&self) -> Vec<Process> {
@@ -154,8 +154,9 @@ impl Processes {
     /// Blocks until all of them serve.
     fn start(model: Model, plan: &Plan, queue: &str, addresses: &Addresses) -> Result<Self, Failure> {
         match model {
-            Model::EdgeOne => Self::edge(plan, queue, addresses, 1),
-            Model::EdgePacked => Self::edge(plan, queue, addresses, plan.pack),
+            Model::EdgeOne => Self::edge(plan, queue, addresses, 1, "accepted"),
+            Model::EdgePacked => Self::edge(plan, queue, addresses, plan.pack, "accepted"),
+            Model::EdgeConfirmed => Self::edge(plan, queue, addresses, plan.pack, "confirmed"),
             Model::RedisAgent => Self::redis(plan, queue, addresses),
             _ => {
                 let front = Self::server(plan, &stomp_arguments(model, plan, queue, addresses))?;
@@ -165,7 +166,13 @@ impl Processes {
         }
     }
 
-    fn edge(plan: &Plan, queue: &str, addresses: &Addresses, pack: usize) -> Result<Self, Failure> {
+    fn edge(
+        plan: &Plan,
+        queue: &str,
+        addresses: &Addresses,
+        pack: usize,
+        ack: &str,
+    ) -> Result<Self, Failure> {
         let Some(program) = &plan.edge else {
             return Err(Failure::Start { name: "beacon-edge", reason: "no program".to_owned() });
         };
@@ -174,6 +181,8 @@ impl Processes {
             ("HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
             ("ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
             ("HTTP__WORKERS".to_owned(), plan.workers.to_string()),
+            // GET and POST both go to `/b.gif`.
+            ("ROUTES__PIXEL__ACK".to_owned(), ack.to_owned()),
             (format!("{main}BROKERS"), format!("[\"{}\"]", addresses.stomp)),
             (format!("{main}DESTINATION"), format!("/amq/queue/{queue}")),
             (format!("{main}CONNECTIONS"), plan.stomp_connections.to_string()),

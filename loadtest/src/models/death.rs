@@ -67,11 +67,7 @@ impl Stage<'_> {
             open.close().await;
             return Ok(None);
         };
-        if let Some(enclosure) = self.enclosure {
-            for pid in self.broker.processes() {
-                enclosure.admit(pid).map_err(|reason| Failure::Start { name: "cgroup", reason })?;
-            }
-        }
+        self.enclose_broker()?;
         let drained = drain(&open.cast, self.interrupt).await?;
         let left = open.cast.left_in_redis().await;
         open.close().await;
@@ -82,6 +78,19 @@ impl Stage<'_> {
         let verdict = self.read_queue(&answered).await?;
         let refused = phase.stats.sent.saturating_sub(phase.stats.succeeded);
         Ok(Some(Died { rate, sent: phase.stats.sent, refused, away, verdict, drained, left }))
+    }
+
+    /// A broker that has ended by itself is started again.
+    pub(crate) async fn revive(&self) -> Result<(), Failure> {
+        self.broker.die_and_return(Duration::ZERO).await?;
+        self.enclose_broker()
+    }
+
+    /// Processes that are new are not in the control group yet.
+    fn enclose_broker(&self) -> Result<(), Failure> {
+        let Some(enclosure) = self.enclosure else { return Ok(()) };
+        let admit = |pid| enclosure.admit(pid).map_err(|reason| Failure::Start { name: "cgroup", reason });
+        self.broker.processes().into_iter().try_for_each(admit)
     }
 
     /// How long it was away; `None` when the run was interrupted before.

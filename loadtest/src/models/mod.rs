@@ -15,7 +15,7 @@
 //! | `broker`, `redis`, `child` | a private RabbitMQ, a private Redis, processes that cannot outlive this one |
 //! | `counts` | accepted and confirmed, asked of the processes |
 //! | `memory`, `enclosure` | peak memory; all of it in a bounded cgroup |
-//! | `report`, `table`, `csv`, `page` | the result |
+//! | `report`, `medians`, `table`, `csv`, `page` | the result |
 
 mod args;
 pub mod baseline;
@@ -27,6 +27,7 @@ mod csv;
 mod death;
 mod enclosure;
 mod eta;
+pub mod medians;
 mod memory;
 mod model;
 mod page;

@@ -15,6 +15,8 @@ pub enum Model {
     EdgeOne,
     /// beacon-edge, packed
     EdgePacked,
+    /// beacon-edge, packed, answering when the receipt is there
+    EdgeConfirmed,
     /// The path: one connection, one frame outstanding, the answer waits for the receipt
     PathWindowOne,
     /// The path: many frames outstanding
@@ -38,12 +40,13 @@ pub enum Group {
 
 impl Model {
     /// All, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::StompDirect,
         Self::StompDirectUnconfirmed,
         Self::RedisAgent,
         Self::EdgeOne,
         Self::EdgePacked,
+        Self::EdgeConfirmed,
         Self::PathWindowOne,
         Self::PathPipelined,
         Self::PathPooled,
@@ -59,6 +62,7 @@ impl Model {
             Self::RedisAgent => "redis-agent",
             Self::EdgeOne => "edge-one",
             Self::EdgePacked => "edge-packed",
+            Self::EdgeConfirmed => "edge-confirmed",
             Self::PathWindowOne => "path-window-one",
             Self::PathPipelined => "path-pipelined",
             Self::PathPooled => "path-pooled",
@@ -75,6 +79,7 @@ impl Model {
             Self::RedisAgent => "second model: Redis, then an agent over AMQP",
             Self::EdgeOne => "beacon-edge, one beacon a message",
             Self::EdgePacked => "beacon-edge, packed",
+            Self::EdgeConfirmed => "beacon-edge, packed, the answer awaits the receipt",
             Self::PathWindowOne => "window 1, one connection, in the request path",
             Self::PathPipelined => "+ receipts pipelined in a window",
             Self::PathPooled => "+ several connections",
@@ -90,7 +95,8 @@ impl Model {
             | Self::StompDirectUnconfirmed
             | Self::RedisAgent
             | Self::EdgeOne
-            | Self::EdgePacked => Group::Models,
+            | Self::EdgePacked
+            | Self::EdgeConfirmed => Group::Models,
             _ => Group::Path,
         }
     }

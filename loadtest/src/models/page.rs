@@ -1,6 +1,6 @@
 //! The result as one page with plots.
 
-use super::report::{MedianLoad, Report, Row, Spread};
+use super::report::{MedianLoad, MedianUse, Medians, Report, Row, Spread};
 use crate::{
     plot::{Axis, Chart, ChartKind, Page, Point, Section, Series, Table},
     report::{grouped, human_us},
@@ -48,8 +48,11 @@ impl Report {
             (
                 "Load",
                 format!(
-                    "{} connections, {} threads, {} % POST",
-                    settings.connections, settings.threads, settings.post_percent
+                    "{} connections, {} % POST, from {} thread{}",
+                    settings.connections,
+                    settings.post_percent,
+                    settings.threads,
+                    if settings.threads == 1 { "" } else { "s" }
                 ),
             ),
             (
@@ -85,15 +88,19 @@ impl Report {
 
     fn sections(&self, title: &str, rows: &[&Row]) -> Vec<Section> {
         let mut sections = vec![sustained(title, rows)];
-        let common = self.common_rate.map(|rate| format!("all at {} beacons/s", grouped(rate as u64)));
+        let common =
+            self.common_rate.map(|rate| format!("Each was given {} beacons/s.", grouped(rate as u64)));
+        let own =
+            "Each was given the rate that it sustains: what is fast here is fast under more load.".to_owned();
         let loads: [(&str, Option<String>, LoadOf); 2] = [
-            ("at the sustained rate", Some(String::new()), |row| row.median.as_ref()?.at_sustained.as_ref()),
+            ("at the sustained rate", Some(own), |row| row.median.as_ref()?.at_sustained.as_ref()),
             ("at a common rate", common, |row| row.median.as_ref()?.at_common.as_ref()),
         ];
         for (when, text, load) in loads {
             let (Some(text), true) = (text, rows.iter().any(|row| load(row).is_some())) else { continue };
             sections.push(latency(&format!("{title}: answer time {when}"), &text, rows, load));
-            sections.push(cpu(&format!("{title}: CPU {when}"), &text, rows, load));
+            sections.push(uses(&format!("{title}: CPU {when}"), &text, rows, load, &CPU));
+            sections.push(uses(&format!("{title}: memory {when}"), &text, rows, load, &MEMORY));
         }
         sections
     }
@@ -127,33 +134,55 @@ impl Report {
 }
 
 type LoadOf = fn(&Row) -> Option<&MedianLoad>;
+type Factor = fn(&Medians) -> Option<Spread>;
 type Quantile = fn(&MedianLoad) -> Spread;
 
 fn sustained(title: &str, rows: &[&Row]) -> Section {
-    let points = (0..).map(f64::from).zip(rows).filter_map(|(place, row)| {
-        let spread = row.median.as_ref()?.sustained_rate?;
-        Some(point(place, spread))
-    });
+    let median = |row: &Row| row.median.as_ref()?.sustained_rate;
+    let factor = |row: &Row, of: Factor| Some(format!("× {:.2}", of(row.median.as_ref()?)?.median));
+    let is_path = rows.iter().any(|row| row.group == "path");
+    // What multiplies reads best where equal factors are equal heights.
+    let times: Factor = if is_path { |row| row.times_before } else { |row| row.times_first };
+    let (label, unit) = ("sustained, all beacons confirmed", "beacons/s");
+    let y = if is_path { Axis::log(label, unit) } else { Axis::linear(label, unit) };
+    let with_factor = |row: &&Row| match factor(row, times) {
+        Some(factor) => format!("{}\n{factor}", name(row)),
+        None => name(row),
+    };
+    let points = (0..).map(f64::from).zip(rows);
+    let points = points.filter_map(|(place, row)| Some(point(place, median(row)?)));
     let chart = Chart {
         kind: ChartKind::Bars,
-        x: names(rows),
-        y: Axis::log("sustained", "beacons/s"),
-        series: vec![Series::new("sustained", points)],
+        x: Axis::names("model", rows.iter().map(with_factor)),
+        y,
+        series: vec![Series::new("median, and from the smallest to the largest round", points)],
     };
-    let head = ["Model", "What it is", "Beacons/s", "Range"];
+    let text = if is_path {
+        "Each step keeps what the one before has and changes one thing. Under its name, by how much that multiplies the rate."
+    } else {
+        "Under each name, its rate as a multiple of the first row's."
+    };
+    let head = ["Model", "What it is", "Beacons/s", "Range", "× first", "× before"];
+    let columns = if is_path { 6 } else { 5 };
+    let none = || "–".to_owned();
     let table = rows.iter().map(|row| {
-        let spread = row.median.as_ref().and_then(|median| median.sustained_rate);
-        let rate = spread.map_or("-".to_owned(), |spread| grouped(spread.median as u64));
-        let range = spread.map_or("-".to_owned(), |spread| {
+        let rate = median(row).map_or_else(none, |spread| grouped(spread.median.round() as u64));
+        let range = median(row).map_or_else(none, |spread| {
             format!("{} … {}", grouped(spread.low as u64), grouped(spread.high as u64))
         });
-        vec![row.model.to_owned(), row.title.to_owned(), rate, range]
+        let [first, before]: [Factor; 2] = [|row| row.times_first, |row| row.times_before];
+        let cells = [row.model.to_owned(), row.title.to_owned(), rate, range];
+        let factors = [first, before].map(|of| factor(row, of).unwrap_or_else(none));
+        cells.into_iter().chain(factors).take(columns).collect()
     });
     Section {
-        title: format!("{title}: sustained rate, all beacons confirmed"),
-        text: Vec::new(),
+        title: format!("{title}: sustained rate"),
+        text: paragraph(text),
         chart: Some(chart),
-        table: Some(Table { head: head.map(str::to_owned).into(), rows: table.collect() }),
+        table: Some(Table {
+            head: head.map(str::to_owned).into_iter().take(columns).collect(),
+            rows: table.collect(),
+        }),
     }
 }
 
@@ -166,7 +195,7 @@ fn latency(title: &str, text: &str, rows: &[&Row], load: LoadOf) -> Section {
     });
     let chart = Chart {
         kind: ChartKind::Bars,
-        x: names(rows),
+        x: names_of(rows),
         y: Axis::log("from the intended moment of sending to the answer", "µs"),
         series: series.into(),
     };
@@ -184,51 +213,71 @@ fn latency(title: &str, text: &str, rows: &[&Row], load: LoadOf) -> Section {
     }
 }
 
-fn cpu(title: &str, text: &str, rows: &[&Row], load: LoadOf) -> Section {
+/// What is shown of each process.
+struct Shown {
+    label: &'static str,
+    unit: &'static str,
+    digits: usize,
+    of: fn(&MedianUse) -> Option<Spread>,
+    /// The sum, where there is one.
+    all: fn(&MedianLoad) -> Option<Spread>,
+}
+
+const CPU: Shown = Shown {
+    label: "CPU per beacon, by process",
+    unit: "µs",
+    digits: 1,
+    of: |process| process.cpu_us_per_beacon,
+    all: |load| load.cpu_us_per_beacon,
+};
+
+/// The peaks of processes need not come at the same moment, so they have no sum.
+const MEMORY: Shown = Shown {
+    label: "largest resident memory, by process",
+    unit: "MiB",
+    digits: 0,
+    of: |process| process.peak_mib,
+    all: |_| None,
+};
+
+fn uses(title: &str, text: &str, rows: &[&Row], load: LoadOf, shown: &Shown) -> Section {
     // What takes the requests has one name here, whichever program it is.
     let kinds = ["server", "redis", "agent", "rabbitmq"];
     let is = |kind: &str, name: &str| kind == name || (kind == "server" && name == "beacon-edge");
-    let found =
-        |kind: &str, row: &Row| load(row)?.processes.iter().find(|process| is(kind, &process.name)).cloned();
-    let mut series: Vec<Series> = kinds
-        .iter()
-        .map(|kind| {
-            let points = (0..)
-                .map(f64::from)
-                .zip(rows)
-                .filter_map(|(place, row)| Some(point(place, found(kind, row)?.cpu_us_per_beacon?)));
-            Series::new(*kind, points)
-        })
-        .filter(|series| !series.points.is_empty())
-        .collect();
-    let all = (0..).map(f64::from).zip(rows);
-    let all = all.filter_map(|(place, row)| Some(point(place, load(row)?.cpu_us_per_beacon?)));
-    series.push(Series::new("all together", all));
-    let chart =
-        Chart { kind: ChartKind::Bars, x: names(rows), y: Axis::linear("CPU per beacon", "µs"), series };
-    let head = ["Model"].into_iter().chain(kinds).map(|kind| match kind {
-        "Model" => kind.to_owned(),
-        kind => format!("{kind}: µs, peak MiB"),
-    });
+    let found = |kind: &str, row: &Row| {
+        (shown.of)(load(row)?.processes.iter().find(|process| is(kind, &process.name))?)
+    };
+    let all = |row: &Row| (shown.all)(load(row)?);
+    let placed = |of: &dyn Fn(&Row) -> Option<Spread>| -> Vec<Point> {
+        let rows = (0..).map(f64::from).zip(rows);
+        rows.filter_map(|(place, row)| Some(point(place, of(row)?))).collect()
+    };
+    let mut series: Vec<Series> =
+        kinds.iter().map(|kind| Series::new(*kind, placed(&|row| found(kind, row)))).collect();
+    series.push(Series::new("all together", placed(&all)));
+    series.retain(|series| !series.points.is_empty());
+    let names: Vec<String> = series.iter().map(|series| series.name.clone()).collect();
     let table = rows.iter().filter(|row| load(row).is_some()).map(|row| {
-        let cells = kinds.iter().map(|kind| {
-            let Some(process) = found(kind, row) else { return "-".to_owned() };
-            let number = |spread: Option<f64>, digits: usize| {
-                spread.map_or("?".to_owned(), |value| format!("{value:.digits$}"))
-            };
-            format!(
-                "{}, {}",
-                number(process.cpu_us_per_beacon.map(|spread| spread.median), 1),
-                number(process.peak_mib.map(|spread| spread.high), 0)
-            )
+        let cells = names.iter().map(|name| {
+            let spread = if name == "all together" { all(row) } else { found(name, row) };
+            spread.map_or("–".to_owned(), |spread| format!("{:.*}", shown.digits, spread.median))
         });
         [row.model.to_owned()].into_iter().chain(cells).collect()
     });
+    let head = names.iter().map(|name| format!("{name} ({})", shown.unit));
     Section {
         title: title.to_owned(),
         text: paragraph(text),
-        chart: Some(chart),
-        table: Some(Table { head: head.collect(), rows: table.collect() }),
+        table: Some(Table {
+            head: ["Model".to_owned()].into_iter().chain(head).collect(),
+            rows: table.collect(),
+        }),
+        chart: Some(Chart {
+            kind: ChartKind::Bars,
+            x: names_of(rows),
+            y: Axis::linear(shown.label, shown.unit),
+            series,
+        }),
     }
 }
 
@@ -236,8 +285,16 @@ fn paragraph(text: &str) -> Vec<String> {
     if text.is_empty() { Vec::new() } else { vec![text.to_owned()] }
 }
 
-fn names(rows: &[&Row]) -> Axis {
-    Axis::names("model", rows.iter().map(|row| row.model))
+fn names_of(rows: &[&Row]) -> Axis {
+    Axis::names("model", rows.iter().map(|row| name(row)))
+}
+
+/// Its name under its bars; a long one on two lines.
+fn name(row: &Row) -> String {
+    match row.model.rsplit_once('-') {
+        Some((first, last)) if row.model.len() > 15 => format!("{first}-\n{last}"),
+        _ => row.model.to_owned(),
+    }
 }
 
 fn point(place: f64, spread: Spread) -> Point {

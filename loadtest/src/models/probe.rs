@@ -87,7 +87,7 @@ impl Stand<'_> {
             answered,
             label: None,
         };
-        let processes = self.cast.processes()?;
+        let processes = self.cast.processes();
         let before = self.cast.counts().await?;
         let cpu_before = cpu(&processes)?;
         processes.iter().for_each(|process| memory::forget_peak(process.pid()));

@@ -9,12 +9,15 @@ use super::{
     enclosure::MemoryLimit,
     probe::{Taken, Use},
     round::Searched,
+    run::LIBRARIES,
 };
 use crate::{
     far_end::Verdict,
     machine::Machine,
     report::{LatencySummary, median, rounded},
 };
+
+pub use super::medians::{MedianLoad, MedianUse, Medians, Spread};
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +28,8 @@ pub struct Report {
     pub version: &'static str,
     /// Whether the run was ended before its time; what was measured until then is here.
     pub interrupted: bool,
+    /// Why the run could not go on, if it could not.
+    pub failure: Option<String>,
     /// How long the run took, in seconds.
     pub elapsed_s: f64,
     /// What was asked for.
@@ -102,8 +107,9 @@ pub struct Row {
 pub struct Round {
     /// Its number, from 1.
     pub round: usize,
-    /// What a closed loop reached: answers per second, whether confirmed or not.
-    pub closed_loop_rate: f64,
+    /// What a closed loop reached: answers per second, whether confirmed or not; `null` in a round whose search began with
+    /// what an earlier one has found.
+    pub closed_loop_rate: Option<f64>,
     /// The highest rate at which the backlog did not grow; `null` when none was found.
     pub sustained_rate: Option<f64>,
     /// The search ended at `--max-rate`: more may be possible.
@@ -188,56 +194,6 @@ pub struct Death {
     pub verdict: Verdict,
 }
 
-/// Median, smallest and largest of the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The middle.
-    pub median: f64,
-    /// The smallest.
-    pub low: f64,
-    /// The largest.
-    pub high: f64,
-}
-
-/// The medians of a model.
-#[derive(Debug, Clone, Serialize)]
-pub struct Medians {
-    /// Rounds that they are of.
-    pub rounds: usize,
-    /// The highest rate at which the backlog did not grow.
-    pub sustained_rate: Option<Spread>,
-    /// At that rate.
-    pub at_sustained: Option<MedianLoad>,
-    /// At the common rate.
-    pub at_common: Option<MedianLoad>,
-}
-
-/// The medians of several loads.
-#[derive(Debug, Clone, Serialize)]
-pub struct MedianLoad {
-    /// Half of the answers took no longer, in µs.
-    pub p50_us: Spread,
-    /// 99 % took no longer.
-    pub p99_us: Spread,
-    /// 99.9 % took no longer.
-    pub p99_9_us: Spread,
-    /// CPU of all processes together per beacon.
-    pub cpu_us_per_beacon: Option<Spread>,
-    /// Each process.
-    pub processes: Vec<MedianUse>,
-}
-
-/// The medians of a process.
-#[derive(Debug, Clone, Serialize)]
-pub struct MedianUse {
-    /// Which.
-    pub name: String,
-    /// CPU per beacon.
-    pub cpu_us_per_beacon: Option<Spread>,
-    /// Largest resident memory, in MiB.
-    pub peak_mib: Option<Spread>,
-}
-
 impl Settings {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
@@ -257,6 +213,40 @@ impl Settings {
             linger_ms: plan.linger_ms,
             chunk: plan.chunk,
             chunks_in_flight: plan.chunks_in_flight,
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            tool: "loadtest models",
+            version: env!("CARGO_PKG_VERSION"),
+            interrupted: false,
+            failure: None,
+            elapsed_s: 0.0,
+            settings: Settings::new(plan),
+            machine: Machine::read().with_libraries(LIBRARIES),
+            memory_limit: None,
+            common_rate: plan.common_rate,
+            models: plan.models.iter().copied().map(Row::new).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Works out the medians anew, and what each row makes of the one before.
+    pub(crate) fn summarise(&mut self) {
+        self.models.iter_mut().for_each(Row::summarise);
+        for place in 0..self.models.len() {
+            let (earlier, rest) = self.models.split_at_mut(place);
+            let Some(row) = rest.first_mut() else { return };
+            let group: Vec<&Row> = earlier.iter().filter(|other| other.group == row.group).collect();
+            let times = |other: Option<&&Row>| row.times(other?);
+            let (first, before) = (times(group.first()), times(group.last()));
+            if let Some(median) = &mut row.median {
+                median.times_first = first;
+                median.times_before = before.filter(|_| row.group == "path");
+            }
         }
     }
 }
@@ -286,9 +276,27 @@ impl Row {
         self.median = (!self.rounds.is_empty()).then(|| Medians {
             rounds: self.rounds.len(),
             sustained_rate: Spread::of(self.rounds.iter().filter_map(|round| round.sustained_rate)),
+            times_before: None,
+            times_first: None,
             at_sustained: loads(|round| round.at_sustained.as_ref()),
             at_common: loads(|round| round.at_common.as_ref()),
         });
+    }
+}
+
+impl Row {
+    /// The middle of what its earlier rounds have found.
+    pub(crate) fn found_before(&self, round: usize) -> Option<f64> {
+        let earlier = self.rounds.iter().filter(|earlier| earlier.round < round);
+        median(&earlier.filter_map(|round| round.sustained_rate).collect::<Vec<_>>())
+    }
+
+    /// Its rate ÷ that of another, over the rounds in which both have one.
+    fn times(&self, other: &Self) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| {
+            let other = other.rounds.iter().find(|other| other.round == round.round)?;
+            Some(rounded(round.sustained_rate? / other.sustained_rate?, 3))
+        }))
     }
 }
 
@@ -296,7 +304,10 @@ impl Round {
     pub(crate) fn new(number: usize, searched: &Searched) -> Self {
         Self {
             round: number,
-            closed_loop_rate: rounded(searched.closed_loop.phase.requests_per_second(), 1),
+            closed_loop_rate: searched
+                .closed_loop
+                .as_ref()
+                .map(|taken| rounded(taken.phase.requests_per_second(), 1)),
             sustained_rate: searched.rate,
             capped: searched.capped,
             probes: searched.probes.iter().map(Probe::new).collect(),
@@ -358,44 +369,49 @@ impl Death {
     }
 }
 
-impl Spread {
-    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let values: Vec<f64> = values.collect();
-        Some(Self {
-            median: rounded(median(&values)?, 3),
-            low: values.iter().copied().fold(f64::INFINITY, f64::min),
-            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        })
-    }
-}
-
-impl MedianLoad {
-    fn new(loads: &[&Load]) -> Option<Self> {
-        let spread = |of: &dyn Fn(&Load) -> Option<f64>| Spread::of(loads.iter().filter_map(|load| of(load)));
-        let names = loads.first()?.processes.iter().map(|process| process.name.clone());
-        let processes = names.map(|name| {
-            let of = |value: fn(&ProcessUse) -> Option<f64>| {
-                spread(&|load| value(load.processes.iter().find(|process| process.name == name)?))
-            };
-            MedianUse {
-                cpu_us_per_beacon: of(|process| process.cpu_us_per_beacon),
-                peak_mib: of(|process| process.peak_mib),
-                name: name.clone(),
-            }
-        });
-        Some(Self {
-            p50_us: spread(&|load| Some(load.latency.p50_us))?,
-            p99_us: spread(&|load| Some(load.latency.p99_us))?,
-            p99_9_us: spread(&|load| Some(load.latency.p99_9_us))?,
-            cpu_us_per_beacon: spread(&|load| load.cpu_us_per_beacon),
-            processes: processes.collect(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_step_of_the_path_has_its_factor_round_by_round() {
+        let round = |number, rate| Round {
+            round: number,
+            closed_loop_rate: None,
+            sustained_rate: rate,
+            capped: false,
+            probes: Vec::new(),
+            at_sustained: None,
+            at_common: None,
+        };
+        let row = |model, rates: [Option<f64>; 3]| {
+            let rounds = (1..).zip(rates).map(|(number, rate)| round(number, rate)).collect();
+            Row { rounds, ..Row::new(model) }
+        };
+        let mut report = Report {
+            models: vec![
+                row(Model::StompDirect, [Some(10.0); 3]),
+                row(Model::EdgePacked, [Some(50.0); 3]),
+                row(Model::PathWindowOne, [Some(1.0), Some(2.0), None]),
+                row(Model::PathPipelined, [Some(4.0), Some(4.0), Some(4.0)]),
+                row(Model::PathPooled, [Some(8.0), Some(12.0), Some(4.0)]),
+            ],
+            ..Report::new(&Plan::for_tests())
+        };
+        report.summarise();
+        let factors = |place: usize| {
+            let median = report.models[place].median.as_ref().unwrap();
+            [median.times_before, median.times_first].map(|spread| spread.map(|spread| spread.median))
+        };
+        let expected =
+            [[None, None], [None, Some(5.0)], [None, None], [Some(3.0), Some(3.0)], [Some(2.0), Some(7.0)]];
+        assert_eq!([0, 1, 2, 3, 4].map(factors), expected);
+        for text in [report.table(), report.html()] {
+            for part in ["× 5.00", "× 3.00", "× 2.00", "× 7.00"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+    }
 
     #[test]
     fn a_spread_is_of_the_rounds_that_have_the_value() {

@@ -35,7 +35,8 @@ pub(crate) struct Stage<'a> {
 /// What a search has found.
 #[derive(Debug, Clone)]
 pub(crate) struct Searched {
-    pub(crate) closed_loop: Taken,
+    /// What the search began with, unless an earlier round has found a rate.
+    pub(crate) closed_loop: Option<Taken>,
     pub(crate) probes: Vec<Taken>,
     pub(crate) rate: Option<f64>,
     /// The search ended at `--max-rate`.
@@ -75,10 +76,11 @@ impl Stage<'_> {
         Ok(Open { cast, fleet, beacons: Arc::new(Beacons::new(&target, &mix)) })
     }
 
-    /// Searches for the highest rate that `model` sustains, and measures there. `None` when interrupted.
-    pub(crate) async fn search(&self, model: Model) -> Result<Option<Searched>, Failure> {
+    /// Searches for the highest rate that `model` sustains, around what earlier rounds have `found`, and measures there.
+    /// `None` when interrupted.
+    pub(crate) async fn search(&self, model: Model, found: Option<f64>) -> Result<Option<Searched>, Failure> {
         let mut open = self.open(model, QUEUE, false).await?;
-        let searched = self.search_on(model, &mut open).await;
+        let searched = self.search_on(model, found, &mut open).await;
         open.close().await;
         searched
     }
@@ -91,16 +93,27 @@ impl Stage<'_> {
         taken
     }
 
-    async fn search_on(&self, model: Model, open: &mut Open) -> Result<Option<Searched>, Failure> {
+    async fn search_on(
+        &self,
+        model: Model,
+        found: Option<f64>,
+        open: &mut Open,
+    ) -> Result<Option<Searched>, Failure> {
         let plan = self.plan;
-        self.warm_up(open, None).await?;
+        self.warm_up(open, found).await?;
         let mut seq = 0;
-        let Some(closed_loop) = self.stand(open).take(None, plan.probe, &mut seq, None).await? else {
-            return Ok(None);
+        let (mut search, closed_loop) = match found {
+            Some(found) => (Search::again(found, plan.max_rate, plan.probes), None),
+            None => {
+                let Some(taken) = self.stand(open).take(None, plan.probe, &mut seq, None).await? else {
+                    return Ok(None);
+                };
+                let (answered, confirmed) = (taken.phase.requests_per_second(), taken.confirmed_per_second());
+                (Search::new(answered, confirmed, plan.max_rate, plan.probes), Some(taken))
+            }
         };
-        let mut search = Search::new(closed_loop.phase.requests_per_second(), plan.max_rate, plan.probes);
         let mut probes = Vec::new();
-        let mut drained = closed_loop.drained;
+        let mut drained = closed_loop.as_ref().is_none_or(|taken| taken.drained);
         while let Some(rate) = search.next() {
             if !drained {
                 // What is left over would be charged to the next rate.
@@ -161,14 +174,19 @@ impl Open {
     }
 }
 
-/// About how long a search takes, starts and settling included.
-pub(crate) fn search_time(plan: &Plan) -> Duration {
-    plan.probe * (plan.probes + 2) + plan.duration + Duration::from_secs(2)
+/// What starting a model, warming it up and ending it take beside.
+const AROUND: Duration = Duration::from_millis(1500);
+
+/// About how long a search takes.
+pub(crate) fn search_time(plan: &Plan, round: usize) -> Duration {
+    // The closed loop, and the probes that its search has more.
+    let more = if round == 1 { 3 } else { 0 };
+    plan.probe * (plan.probes + more) + measure_time(plan)
 }
 
 /// About how long a measurement takes.
 pub(crate) fn measure_time(plan: &Plan) -> Duration {
-    plan.duration + Duration::from_secs(2)
+    plan.duration + AROUND
 }
 
 /// Open files that the load needs.

@@ -12,13 +12,12 @@ use super::{
     enclosure::{Enclosure, MemoryLimit},
     eta::Eta,
     redis,
-    report::{Death, Load, Report, Round, Row, Settings},
+    report::{Death, Load, Report, Round},
     round::{Stage, measure_time, open_files, search_time},
 };
 use crate::{
     Error,
     interrupt::Interrupt,
-    machine::Machine,
     report::{grouped, human_us, publish, rounded},
 };
 
@@ -26,7 +25,7 @@ use crate::{
 const WATERMARK: f64 = 0.4;
 
 /// What the servers are made of, for the report.
-const LIBRARIES: &[&str] = &["hyper", "lapin", "redis-protocol", "stompwire", "tokio"];
+pub(super) const LIBRARIES: &[&str] = &["hyper", "lapin", "redis-protocol", "stompwire", "tokio"];
 
 /// What the common rate is of the slowest model's.
 const COMMON: f64 = 0.5;
@@ -50,7 +49,11 @@ pub fn command(args: Args) -> Result<(), Error> {
     if let Some(path) = &args.html {
         std::fs::write(path, report.html()).map_err(|source| Error::Output { path: path.clone(), source })?;
     }
-    publish(&report, &report.table(), args.json.as_ref())
+    publish(&report, &report.table(), args.json.as_ref())?;
+    match report.failure {
+        Some(failure) => Err(Error::Model(failure)),
+        None => Ok(()),
+    }
 }
 
 /// Runs `plan`; when `interrupt` is raised it ends within seconds, with what was measured until then. Not cancel safe.
@@ -60,18 +63,7 @@ pub fn command(args: Args) -> Result<(), Error> {
 pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
     open_files(plan)?;
     let start = Instant::now();
-    let mut report = Report {
-        tool: "loadtest models",
-        version: env!("CARGO_PKG_VERSION"),
-        interrupted: false,
-        elapsed_s: 0.0,
-        settings: Settings::new(plan),
-        machine: Machine::read().with_libraries(LIBRARIES),
-        memory_limit: None,
-        common_rate: plan.common_rate,
-        models: plan.models.iter().copied().map(Row::new).collect(),
-        notes: Vec::new(),
-    };
+    let mut report = Report::new(plan);
     let enclosure = plan.memory.and_then(|octets| enclose(octets, &mut report));
     // RabbitMQ sees the machine's memory, not the control group's.
     let watermark = plan.memory.map(|octets| (octets as f64 * WATERMARK) as u64);
@@ -97,7 +89,7 @@ pub async fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
         limit.killed = enclosure.killed();
     }
     drop(broker);
-    report.models.iter_mut().for_each(Row::summarise);
+    report.summarise();
     report.interrupted = interrupt.is_raised();
     report.elapsed_s = rounded(start.elapsed().as_secs_f64(), 1);
     report.note();
@@ -119,12 +111,12 @@ fn enclose(octets: u64, report: &mut Report) -> Option<Enclosure> {
 
 fn planned(plan: &Plan) -> Duration {
     let models = plan.models.len() as u32;
-    let rounds = (search_time(plan) + measure_time(plan)) * models * plan.rounds as u32;
-    rounds + death_time(plan) * models * plan.deaths as u32
+    let round = |number| (search_time(plan, number) + measure_time(plan)) * models;
+    round(1) + round(2) * (plan.rounds as u32 - 1) + death_time(plan) * models * plan.deaths as u32
 }
 
 fn death_time(plan: &Plan) -> Duration {
-    plan.death_duration + Duration::from_secs(10)
+    plan.death_duration.max(Duration::from_secs(9)) + Duration::from_secs(8)
 }
 
 struct Course<'a> {
@@ -139,7 +131,7 @@ impl Course<'_> {
     }
 
     fn over(&self) -> bool {
-        self.stage.interrupt.is_raised()
+        self.stage.interrupt.is_raised() || self.report.failure.is_some()
     }
 
     /// The models that have not failed, each with its place in the report.
@@ -160,7 +152,7 @@ impl Course<'_> {
             if self.report.common_rate.is_none() {
                 self.report.common_rate = self.common_rate();
             }
-            let Some(rate) = self.report.common_rate else { return };
+            let Some(rate) = self.report.common_rate else { continue };
             for (place, model) in self.players() {
                 if self.over() {
                     return;
@@ -172,19 +164,20 @@ impl Course<'_> {
 
     async fn search(&mut self, place: usize, model: Model, round: usize, label: &str) {
         self.eta.now(&format!("{label}, {}: search", model.key()));
-        let outcome = self.stage.search(model).await;
-        let Some(searched) = self.judge(place, outcome) else { return };
+        let found = self.report.models[place].found_before(round);
+        let outcome = self.stage.search(model, found).await;
+        let Some(searched) = self.judge(place, label, outcome).await else { return };
         let found = searched
             .rate
             .map_or("sustains nothing".to_owned(), |rate| format!("sustains {}/s", grouped(rate as u64)));
         self.report.models[place].rounds.push(Round::new(round, &searched));
-        self.eta.done(search_time(self.stage.plan), &format!("{label}, {}: {found}", model.key()));
+        self.eta.done(search_time(self.stage.plan, round), &format!("{label}, {}: {found}", model.key()));
     }
 
     async fn compare(&mut self, place: usize, model: Model, rate: f64, label: &str) {
         self.eta.now(&format!("{label}, {}: at {rate:.0}/s", model.key()));
         let outcome = self.stage.at(model, rate).await;
-        let Some(taken) = self.judge(place, outcome) else { return };
+        let Some(taken) = self.judge(place, label, outcome).await else { return };
         let load = Load::new(&taken);
         let text = format!("{label}, {}: p99 {} at {rate:.0}/s", model.key(), human_us(load.latency.p99_us));
         if let Some(round) = self.report.models[place].rounds.last_mut() {
@@ -203,7 +196,7 @@ impl Course<'_> {
                 let label = format!("death {death}/{}, {}", self.plan().deaths, model.key());
                 self.eta.now(&label);
                 let outcome = self.stage.death(model, rate).await;
-                let Some(died) = self.judge::<Died>(place, outcome) else { continue };
+                let Some(died) = self.judge::<Died>(place, &label, outcome).await else { continue };
                 let text = format!(
                     "{label}: {} of {} answered are lost",
                     grouped(died.verdict.missing),
@@ -215,19 +208,36 @@ impl Course<'_> {
         }
     }
 
-    /// What was measured; a failure is told in the report, and the model is left out from then on.
-    fn judge<T>(&mut self, place: usize, outcome: Result<Option<T>, Failure>) -> Option<T> {
-        match outcome {
-            Ok(taken) => taken,
-            // What breaks because everything is being ended is no news.
-            Err(_) if self.over() => None,
-            Err(failure) => {
-                let row = &mut self.report.models[place];
-                eprintln!("loadtest: {}: {failure}", row.model);
-                row.failure = Some(failure.to_string());
-                None
-            }
+    /// What was measured; a failure is told in the report, and the model is left out from then on. So is one under which
+    /// the broker has ended by itself; the others get a new broker.
+    async fn judge<T>(
+        &mut self,
+        place: usize,
+        label: &str,
+        outcome: Result<Option<T>, Failure>,
+    ) -> Option<T> {
+        // What breaks because everything is being ended is no news.
+        if self.over() {
+            return outcome.ok().flatten();
         }
+        let failure = if self.stage.broker.is_gone() {
+            format!("RabbitMQ has ended by itself ({label}): its log, or the kernel's, says why")
+        } else {
+            match outcome {
+                Ok(taken) => return taken,
+                Err(failure) => failure.to_string(),
+            }
+        };
+        let row = &mut self.report.models[place];
+        eprintln!("loadtest: {}: {failure}", row.model);
+        row.failure = Some(failure);
+        if self.stage.broker.is_gone()
+            && let Err(failure) = self.stage.revive().await
+        {
+            self.report.failure =
+                Some(format!("RabbitMQ has ended by itself and does not come back: {failure}"));
+        }
+        None
     }
 
     /// A share of what the slowest has sustained.
@@ -244,6 +254,9 @@ impl Report {
         if self.interrupted {
             notes.push("the run was interrupted: medians are of the rounds that were complete".to_owned());
         }
+        if let Some(failure) = &self.failure {
+            notes.push(format!("the run could not go on: {failure}"));
+        }
         if let Some(limit) = &self.memory_limit {
             if !limit.enforced {
                 notes.push(format!("--memory was NOT enforced: {}", limit.how));
@@ -259,20 +272,26 @@ impl Report {
             if let Some(failure) = &row.failure {
                 notes.push(format!("{}: {failure}", row.model));
             }
-            let late = |load: &Option<Load>| load.as_ref().is_some_and(|load| !load.generator_kept_up);
-            let rounds =
-                row.rounds.iter().filter(|round| late(&round.at_sustained) || late(&round.at_common));
-            match rounds.count() {
-                0 => {}
-                count => notes.push(format!(
-                    "{}: the load itself was late in {count} of {} rounds; its answer times include that",
-                    row.model,
-                    row.rounds.len()
-                )),
-            }
             if row.rounds.iter().any(|round| round.capped) {
                 notes.push(format!("{}: the search ended at --max-rate", row.model));
             }
+        }
+        let late = |load: &Option<Load>| load.as_ref().is_some_and(|load| !load.generator_kept_up);
+        let late: Vec<String> = self
+            .models
+            .iter()
+            .filter_map(|row| {
+                let rounds = row.rounds.iter();
+                let rounds =
+                    rounds.filter(|round| late(&round.at_sustained) || late(&round.at_common)).count();
+                (rounds > 0).then(|| format!("{} in {rounds} of {} rounds", row.model, row.rounds.len()))
+            })
+            .collect();
+        if !late.is_empty() {
+            notes.push(format!(
+                "the load itself was late, 1 % of it by more than 1 ms, which is in the answer times: {}",
+                late.join(", ")
+            ));
         }
         self.notes = notes;
     }

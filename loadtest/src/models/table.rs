@@ -35,22 +35,36 @@ impl Report {
             writeln!(out, "\nThe broker killed in the middle")?;
             write_deaths(out, &self.models)?;
         }
-        for note in &self.notes {
-            writeln!(out, "\n  note: {note}")?;
+        if !self.notes.is_empty() {
+            writeln!(out)?;
         }
-        Ok(())
+        self.notes.iter().try_for_each(|note| writeln!(out, "  note: {note}"))
     }
 }
 
 fn write_sustained(out: &mut String, rows: &[&Row]) -> fmt::Result {
-    writeln!(out, "  {:<26} {:>10} {:>21}", "model", "beacons/s", "range of the rounds")?;
+    writeln!(
+        out,
+        "  {:<26} {:>10} {:>21} {:>12} {:>17}",
+        "model", "beacons/s", "range of the rounds", "to the first", "to the one before"
+    )?;
+    let times =
+        |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| format!("× {:.2}", spread.median));
     for row in rows {
-        let Some(spread) = row.median.as_ref().and_then(|median| median.sustained_rate) else {
+        let median = row.median.as_ref();
+        let Some((median, spread)) = median.and_then(|median| Some((median, median.sustained_rate?))) else {
             writeln!(out, "  {:<26} {:>10}", row.model, "-")?;
             continue;
         };
         let range = format!("{} … {}", grouped(spread.low as u64), grouped(spread.high as u64));
-        writeln!(out, "  {:<26} {:>10} {range:>21}", row.model, grouped(spread.median as u64))?;
+        writeln!(
+            out,
+            "  {:<26} {:>10} {range:>21} {:>12} {:>17}",
+            row.model,
+            grouped(spread.median.round() as u64),
+            times(median.times_first),
+            times(median.times_before),
+        )?;
     }
     writeln!(out)?;
     write_loads(out, rows, |row| row.median.as_ref()?.at_sustained.as_ref())

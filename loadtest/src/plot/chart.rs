@@ -1,21 +1,24 @@
-//! One chart as SVG, with its legend and its table of figures.
+//! One chart as SVG, with its legend.
 
 use std::fmt::{self, Write};
 
 use crate::plot::{
-    Axis, Chart, ChartKind, Point, Scale, Series, Table,
+    Axis, Chart, ChartKind, Point, Scale, Series,
+    figures::{description, figures, point_text},
     html::{Text, write_table},
     scale::Layout,
 };
 
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 380.0;
+const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 28.0;
-const BOTTOM: f64 = HEIGHT - 56.0;
+const BOTTOM: f64 = HEIGHT - 76.0;
 /// Room of a tick's text on the x axis.
 const TICK_ROOM: f64 = 46.0;
+/// Height of a line of it; names may have three.
+const TICK_LINE: f64 = 15.0;
 /// Half of a whisker's end.
 const WHISKER: f64 = 4.0;
 
@@ -59,7 +62,10 @@ fn layouts(chart: &Chart) -> Option<(Layout<'_>, Layout<'_>)> {
     let inset = if chart.x.is_names() { 0.0 } else { 16.0 };
     let x = Layout::new(&chart.x, drawn().filter(shown).map(|point| point.x), LEFT + inset, RIGHT - inset)?;
     let values = drawn().filter(|point| x.shows(point.x) && point.y.is_finite());
-    let y = Layout::new(&chart.y, values.flat_map(|point| [point.y, point.low, point.high]), BOTTOM, TOP)?;
+    // A logarithmic axis has no zero for bars to stand on: the smallest is given some height.
+    let stands_on = if chart.kind == ChartKind::Bars && chart.y.scale == Scale::Log { 0.5 } else { 1.0 };
+    let values = values.flat_map(|point| [point.y * stands_on, point.y, point.low, point.high]);
+    let y = Layout::new(&chart.y, values, BOTTOM, TOP)?;
     Some((x, y.rounded()))
 }
 
@@ -138,13 +144,15 @@ fn write_axes(out: &mut String, chart: &Chart, x: &Layout<'_>, y: &Layout<'_>) -
     };
     for tick in ticks {
         let place = x.place(tick);
-        writeln!(
+        write!(
             out,
-            "<path class=\"edge\" d=\"M{place:.1} {BOTTOM}v5\"/><text x=\"{place:.1}\" y=\"{:.1}\" \
-             text-anchor=\"middle\">{}</text>",
-            BOTTOM + 20.0,
-            Text(&x.tick_text(tick)),
+            "<path class=\"edge\" d=\"M{place:.1} {BOTTOM}v5\"/><text y=\"{:.1}\" text-anchor=\"middle\">",
+            BOTTOM + 4.0
         )?;
+        for line in x.tick_text(tick).lines() {
+            write!(out, "<tspan x=\"{place:.1}\" dy=\"{TICK_LINE}\">{}</tspan>", Text(line))?;
+        }
+        writeln!(out, "</text>")?;
     }
     writeln!(
         out,
@@ -152,8 +160,8 @@ fn write_axes(out: &mut String, chart: &Chart, x: &Layout<'_>, y: &Layout<'_>) -
          text-anchor=\"middle\">{}</text>\n<text class=\"axis\" x=\"4\" y=\"14\">{}</text>",
         (LEFT + RIGHT) / 2.0,
         HEIGHT - 10.0,
-        Text(&chart.x.title()),
-        Text(&chart.y.title()),
+        Text(&chart.x.drawn_title()),
+        Text(&chart.y.drawn_title()),
     )
 }
 
@@ -233,6 +241,16 @@ fn write_point(
         )?;
     }
     write_marker(out, place, across, up)?;
+    // Where bars stand alone there is room for their figures.
+    if chart.kind == ChartKind::Bars && chart.drawn().len() == 1 {
+        let top = if point.has_spread() { up.min(y.place(point.high)) } else { up };
+        write!(
+            out,
+            "<text class=\"figure\" x=\"{across:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            top - 8.0,
+            Text(&chart.y.tick_text(point.y)),
+        )?;
+    }
     writeln!(out, "</g>")
 }
 
@@ -241,75 +259,8 @@ fn write_marker(out: &mut String, place: usize, x: f64, y: f64) -> fmt::Result {
     write!(out, "<path class=\"mark\" d=\"M{x:.1} {y:.1}{}\"/>", MARKERS[place])
 }
 
-/// The plot in words: what is on the axes, and each series' ends.
-fn description(chart: &Chart) -> String {
-    let mut text = format!("{} by {}.", chart.y.title(), chart.x.title());
-    for series in chart.drawn() {
-        let shown = || series.points.iter().filter(|point| point.y.is_finite());
-        let most = shown().max_by(|a, b| a.y.total_cmp(&b.y));
-        let least = shown().min_by(|a, b| a.y.total_cmp(&b.y));
-        if let (Some(least), Some(most)) = (least, most) {
-            // Writing to a String cannot fail.
-            write!(
-                text,
-                " {}: from {} at {} to {} at {}.",
-                series.name,
-                chart.y.exact_text(least.y),
-                chart.x.tick_text(least.x),
-                chart.y.exact_text(most.y),
-                chart.x.tick_text(most.x),
-            )
-            .unwrap_or_default();
-        }
-    }
-    text
-}
-
-fn point_text(chart: &Chart, series: &Series, point: &Point) -> String {
-    let range = if point.has_spread() {
-        format!(" ({} … {})", chart.y.exact_text(point.low), chart.y.exact_text(point.high))
-    } else {
-        String::new()
-    };
-    let unit = if chart.y.unit.is_empty() { String::new() } else { format!(" {}", chart.y.unit) };
-    let x = chart.x.tick_text(point.x);
-    format!("{}, {x}: {}{range}{unit}", series.name, chart.y.exact_text(point.y))
-}
-
-/// What the plot shows, a row for each x and a column for each series, those that are not drawn included.
-fn figures(chart: &Chart) -> Table {
-    let mut values: Vec<f64> =
-        chart.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
-    values.sort_by(f64::total_cmp);
-    values.dedup();
-    let cell = |series: &Series, x: f64| match series.points.iter().find(|point| point.x == x) {
-        Some(point) if point.has_spread() => format!(
-            "{} ({} … {})",
-            chart.y.exact_text(point.y),
-            chart.y.exact_text(point.low),
-            chart.y.exact_text(point.high)
-        ),
-        Some(point) => chart.y.exact_text(point.y),
-        None => "–".to_owned(),
-    };
-    let unit = if chart.y.unit.is_empty() { String::new() } else { format!(", {}", chart.y.unit) };
-    Table {
-        head: [chart.x.title()]
-            .into_iter()
-            .chain(chart.series.iter().map(|series| format!("{}{unit}", series.name)))
-            .collect(),
-        rows: values
-            .into_iter()
-            .map(|x| {
-                let first = [chart.x.exact_text(x)];
-                first.into_iter().chain(chart.series.iter().map(|series| cell(series, x))).collect()
-            })
-            .collect(),
-    }
-}
-
 impl Chart {
-    fn drawn(&self) -> &[Series] {
+    pub(super) fn drawn(&self) -> &[Series] {
         &self.series[..self.series.len().min(Self::MOST_SERIES)]
     }
 }
@@ -318,6 +269,12 @@ impl Axis {
     fn is_names(&self) -> bool {
         matches!(self.scale, Scale::Names(_))
     }
+
+    /// The title as it stands at the axis.
+    fn drawn_title(&self) -> String {
+        let title = self.title();
+        if self.scale == Scale::Log { format!("{title}, logarithmic") } else { title }
+    }
 }
 
 #[cfg(test)]
@@ -325,7 +282,7 @@ mod tests {
     use roxmltree::{Document, Node, ParsingOptions};
 
     use super::*;
-    use crate::plot::{Page, Section};
+    use crate::plot::{Page, Section, Table};
 
     const NASTY: &str = "<b>&\"'\u{1}</b>";
 

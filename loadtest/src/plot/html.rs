@@ -57,8 +57,9 @@ fn paragraphs(out: &mut String, texts: &[String]) -> fmt::Result {
 
 pub(super) fn write_table(out: &mut String, table: &Table) -> fmt::Result {
     writeln!(out, "<div class=\"wide\" tabindex=\"0\">\n<table>\n<thead><tr>")?;
-    for name in &table.head {
-        writeln!(out, "<th scope=\"col\">{}</th>", Text(name))?;
+    let class = |column: usize| if is_text(table, column) { " class=\"text\"" } else { "" };
+    for (column, name) in table.head.iter().enumerate() {
+        writeln!(out, "<th scope=\"col\"{}>{}</th>", class(column), Text(name))?;
     }
     writeln!(out, "</tr></thead>\n<tbody>")?;
     for row in &table.rows {
@@ -66,12 +67,18 @@ pub(super) fn write_table(out: &mut String, table: &Table) -> fmt::Result {
         for (column, cell) in row.iter().enumerate() {
             match column {
                 0 => write!(out, "<th scope=\"row\">{}</th>", Text(cell))?,
-                _ => write!(out, "<td>{}</td>", Text(cell))?,
+                _ => write!(out, "<td{}>{}</td>", class(column), Text(cell))?,
             }
         }
         writeln!(out, "</tr>")?;
     }
     writeln!(out, "</tbody>\n</table>\n</div>")
+}
+
+/// Whether a column behind the first holds words. Figures are set to the right, words to the left.
+fn is_text(table: &Table, column: usize) -> bool {
+    let begins_a_word = |cell: &String| cell.starts_with(char::is_alphabetic);
+    column > 0 && table.rows.iter().filter_map(|row| row.get(column)).any(begins_a_word)
 }
 
 /// Text with what HTML and XML give a meaning to escaped, and without the characters that neither can hold.

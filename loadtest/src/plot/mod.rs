@@ -18,7 +18,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `scale` | values to places on an axis, ticks, and values as text |
-//! | `chart` | one chart as SVG, its legend and its table of figures |
+//! | `chart` | one chart as SVG, and its legend |
+//! | `figures` | what a chart shows, in words and as a table |
 //! | `html` | the page, and text as HTML |
 //!
 //! Drawn by hand and not by a plot library, for three reasons. The well-kept one in Rust (plotters) writes each colour into
@@ -27,6 +28,7 @@
 //! with fonts of the machine that draws. What is left to do without it is two scales, five shapes and a path.
 
 mod chart;
+mod figures;
 mod html;
 mod scale;
 
@@ -56,7 +58,7 @@ pub struct Section {
     pub table: Option<Table>,
 }
 
-/// A table. The first column is text, the others are numbers and set to the right.
+/// A table. The first column is set to the left, and so is any other that holds words; figures are set to the right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     /// Names of the columns.
@@ -105,7 +107,7 @@ pub enum Scale {
     Linear,
     /// Equal ratios are equally far apart. Values that are not above zero are left out.
     Log,
-    /// The value n stands for the n-th of these names, counted from 0.
+    /// The value n stands for the n-th of these names, counted from 0. A name may have three lines.
     Names(Vec<String>),
 }
 

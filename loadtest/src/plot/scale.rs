@@ -145,13 +145,9 @@ impl Axis {
         }
     }
 
-    /// Label and unit. Octets carry theirs at each tick.
+    /// Label and unit.
     pub(super) fn title(&self) -> String {
-        if self.unit.is_empty() || self.is_octets() {
-            self.label.clone()
-        } else {
-            format!("{} ({})", self.label, self.unit)
-        }
+        if self.unit.is_empty() { self.label.clone() } else { format!("{} ({})", self.label, self.unit) }
     }
 
     fn is_octets(&self) -> bool {
@@ -308,7 +304,7 @@ mod tests {
         {
             assert_eq!(octets.tick_text(value), text);
         }
-        assert_eq!(octets.title(), "body");
+        assert_eq!(octets.title(), "body (octets)");
         assert_eq!(Axis::linear("rate", "messages/s").title(), "rate (messages/s)");
         assert_eq!(Axis::names("", ["classic", "quorum"]).tick_text(1.0), "quorum");
     }

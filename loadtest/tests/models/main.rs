@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -16,11 +16,22 @@ use nix::{
 };
 use serde_json::Value;
 
+use browser::assert_page;
 use peer::{Peer, Seen};
+use process::{assert_gone, family, finish, interrupt, text, wait_for};
 
+#[path = "../support/browser.rs"]
+mod browser;
 mod peer;
+#[path = "../support/process.rs"]
+mod process;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// The arguments of a process, each behind a NUL.
+fn command_line(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
 
 /// beacon-edge beside the program under test, built by the first who asks.
 fn edge() -> &'static Path {
@@ -136,13 +147,13 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let run = Command::new(PROGRAM)
-        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,path-packed".split(' '))
+        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,edge-confirmed,path-packed".split(' '))
         .args("--rounds 1 --probes 1 --probe 400ms --duration 300ms --connections 8 --common-rate 200".split(' '))
         .args("--deaths 1 --death-duration 3s".split(' '))
         .arg("--edge")
         .arg(edge())
         .arg(format!("--json={}", file("json").display()))
-        .args(["--csv".into(), file("csv"), "--html".into(), file("html")])
+        .args(["--csv".into(), file("csv"), "--html".into(), file("page.html")])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
@@ -154,7 +165,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         processes.iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect()
     };
     let rows = json["models"].as_array().unwrap();
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 7);
     for row in rows {
         let model = row["model"].as_str().unwrap();
         assert_eq!(row["failure"], Value::Null, "{model}: {said}");
@@ -167,7 +178,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         }
         let expected: &[&str] = match model {
             "redis-agent" => &["server", "redis", "agent", "rabbitmq"],
-            "edge-one" | "edge-packed" => &["beacon-edge", "rabbitmq"],
+            "edge-one" | "edge-packed" | "edge-confirmed" => &["beacon-edge", "rabbitmq"],
             _ => &["server", "rabbitmq"],
         };
         assert_eq!(names(row), expected.iter().map(|&name| name.to_owned()).collect(), "{model}");
@@ -182,9 +193,20 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     }
     let csv = std::fs::read_to_string(file("csv")).unwrap();
     assert!(csv.lines().count() > 12 && csv.contains("\nredis-agent,models,1,common,200,"), "{csv}");
-    let html = std::fs::read_to_string(file("html")).unwrap();
-    assert!(html.contains("redis-agent") && html.contains("<svg"), "{}", html.len());
+    let html = std::fs::read_to_string(file("page.html")).unwrap();
     assert!(!html.contains("<script") && !html.contains("src=\"http"));
+    // For both groups a plot of the rate; for each load one of answer times, CPU and memory.
+    let loads = ["models", "path"].map(|group| {
+        let rows = || rows.iter().filter(|row| row["group"] == group);
+        let any = |load: &str| rows().any(|row| !row["rounds"][0][load].is_null());
+        usize::from(any("at_sustained")) + usize::from(any("at_common"))
+    });
+    let plots = loads.iter().map(|loads| 1 + 3 * loads).sum();
+    assert_page(
+        &file("page.html"),
+        plots,
+        &["redis-agent", "sending to the answer (µs), logarithmic", "The broker killed"],
+    );
 }
 
 #[test]
@@ -205,22 +227,88 @@ fn ctrl_c_leaves_a_valid_report_and_no_process() {
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     // The first search is over, and the next measurement has begun.
     said.by_ref().map(Result::unwrap).find(|line| line.contains("sustains")).unwrap();
-    let family = descendants(child.id());
+    let family = family(child.id());
     assert!(family.len() >= 4, "RabbitMQ, Redis, server, agent: {family:?}");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    interrupt(&child);
     let rest: Vec<String> = said.map(Result::unwrap).collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     assert_eq!(json["interrupted"], true);
     assert_eq!(json["models"][0]["rounds"].as_array().unwrap().len(), 1);
     assert_eq!(json["models"][0]["failure"], Value::Null);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    for pid in family {
-        while Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok() {
-            assert!(Instant::now() < deadline, "process {pid} is left");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    assert_gone(&family);
+}
+
+#[test]
+fn ctrl_c_before_anything_was_measured_and_during_a_death() {
+    for (line, dead) in
+        [("--rounds 9 --deaths 0", false), ("--rounds 1 --probes 1 --deaths 9 --death-duration 4s", true)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("json");
+        let mut child = Command::new(PROGRAM)
+            .args("models --models stomp-direct --probe 400ms --duration 300ms --common-rate 100".split(' '))
+            .args(line.split(' '))
+            .arg(format!("--json={}", json.display()))
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut all = wait_for(|| {
+            let family = family(child.id());
+            let serving = family.iter().any(|pid| command_line(*pid).contains("model-server"));
+            let is_dead = !family.iter().any(|pid| command_line(*pid).contains("beam.smp"));
+            (serving && is_dead == dead).then_some(family)
+        });
+        interrupt(&child);
+        // Those too that it starts after that: a broker that is dead comes back first.
+        wait_for(|| {
+            all.extend(family(child.id()));
+            child.try_wait().unwrap()
+        });
+        let output = finish(child);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        assert_eq!(report["interrupted"], true, "{line}: {report}");
+        assert_eq!((&report["models"][0]["failure"], &report["failure"]), (&Value::Null, &Value::Null));
+        assert_gone(&all);
     }
+}
+
+#[test]
+fn a_broker_that_ends_by_itself_is_told_and_the_other_models_go_on_with_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let child = Command::new(PROGRAM)
+        .args("models --models stomp-direct,path-packed --rounds 1 --probes 1 --probe 1s".split(' '))
+        .args("--duration 300ms --connections 4 --common-rate 100 --deaths 0".split(' '))
+        .arg(format!("--json={}", file("json").display()))
+        .args(["--html".into(), file("page.html")])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let broker = wait_for(|| {
+        let family = family(child.id());
+        let is = |pid: &u32, what: &str| command_line(*pid).contains(what);
+        let serving = family.iter().any(|pid| is(pid, "--sink\0direct"));
+        family.into_iter().find(|pid| serving && is(pid, "beam.smp"))
+    });
+    let before = family(child.id());
+    kill(Pid::from_raw(i32::try_from(broker).unwrap()), Signal::SIGKILL).unwrap();
+    let output = finish(child);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("stomp-direct: RabbitMQ has ended by itself (round 1/1)"), "{said}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(file("json")).unwrap()).unwrap();
+    let failure = |place: usize| report["models"][place]["failure"].as_str();
+    assert!(failure(0).is_some_and(|why| why.contains("ended by itself")), "{report:#}");
+    assert_eq!((failure(1), &report["failure"]), (None, &Value::Null), "{report:#}");
+    let load = &report["models"][1]["rounds"][0]["at_common"];
+    assert_eq!((&load["refused"], &load["drained"]), (&0.into(), &true.into()), "{report:#}");
+    let page = std::fs::read_to_string(file("page.html")).unwrap();
+    assert!(page.contains("Note: stomp-direct: RabbitMQ has ended by itself"), "{page}");
+    assert_gone(&before);
 }
 
 #[test]
@@ -234,24 +322,4 @@ fn impossible_arguments_are_refused_with_the_reason() {
         assert_eq!(run.status.code(), Some(2), "{arguments}");
         assert!(String::from_utf8_lossy(&run.stderr).contains(reason), "{arguments}");
     }
-}
-
-/// All processes that descend from `pid`.
-fn descendants(pid: u32) -> Vec<u32> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(child) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // Behind the name, which is in brackets: state, parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        parents.extend(parent.map(|parent: u32| (child, parent)));
-    }
-    let mut family = vec![pid];
-    let mut place = 0;
-    while place < family.len() {
-        let of = family[place];
-        family.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(child, _)| *child));
-        place += 1;
-    }
-    family.split_off(1)
 }

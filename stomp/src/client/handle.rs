@@ -214,7 +214,7 @@ impl Client {
                 let room = self.room(0).await?;
                 let place = self.place().await?;
                 let id = self.next_id();
-                let mailbox = Arc::new(Mailbox::new(subscribe.prefetch, subscribe.acks_on_take));
+                let mailbox = Arc::new(Mailbox::new(&subscribe));
                 let (token, receipt) = Token::for_subscription(room, Arc::clone(&mailbox));
                 let subscription = Subscription {
                     client: self.clone(),

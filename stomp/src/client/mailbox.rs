@@ -5,13 +5,14 @@ use std::{
 };
 
 use super::{Message, SubscriptionError};
-use crate::proto::Frame;
+use crate::proto::{Frame, Subscribe};
 
 /// Between the connection's task, which puts messages in and never waits, and the subscription, which takes them out.
-/// Bounded by the subscription's credit.
+/// Bounded by the subscription's credit, and what may exceed it.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     credit: usize,
+    room: usize,
     acks_on_take: bool,
     state: Mutex<State>,
 }
@@ -37,17 +38,19 @@ enum End {
 }
 
 impl Mailbox {
-    pub(crate) fn new(credit: u16, acks_on_take: bool) -> Self {
-        Self { credit: credit.max(1).into(), acks_on_take, state: Mutex::default() }
+    pub(crate) fn new(subscribe: &Subscribe) -> Self {
+        let credit = subscribe.prefetch.max(1).into();
+        let room = credit + usize::from(subscribe.excess);
+        Self { credit, room, acks_on_take: subscribe.acks_on_take, state: Mutex::default() }
     }
 
-    /// Adds a message. False if there is no room for it: the server sent more than the credit allows.
+    /// Adds a message. False if there is no room for it: the server sent more than it may.
     pub(crate) fn put(&self, message: Message) -> bool {
         let mut state = self.lock();
         if !matches!(state.end, End::NotYet) {
             return true;
         }
-        if state.waiting.len() >= self.credit || state.taken.len() >= self.credit {
+        if state.waiting.len() >= self.room || state.taken.len() >= self.room {
             return false;
         }
         state.waiting.push_back(message);

@@ -74,7 +74,8 @@ pub enum SubscriptionError {
     /// The connection ended, and will not come back.
     #[error("the connection has ended: {0}")]
     Closed(ConnectionError),
-    /// The server sent more than the credit allows. The subscription was cancelled; the connection and its other
+    /// The server sent more than the credit allows, and than may exceed it
+    /// ([`Subscribe::with_excess`](crate::proto::Subscribe::with_excess)). The subscription was cancelled; the connection and its other
     /// subscriptions go on. With [`AckMode::Auto`] this message, and those that were under way, are lost; otherwise the
     /// server has them, unacknowledged.
     #[error("the server sent more than the {credit} messages that were asked for at a time")]
@@ -86,7 +87,9 @@ pub enum SubscriptionError {
 
 /// The messages of one subscription, in order: a `Stream`, and [`Subscription::next`] for those who need no more.
 ///
-/// Its credit (see [`Subscribe::with_prefetch`](crate::proto::Subscribe::with_prefetch)) bounds what is kept here. A
+/// Its credit (see [`Subscribe::with_prefetch`](crate::proto::Subscribe::with_prefetch)) bounds what is kept here, a
+/// stream of RabbitMQ's apart, which exceeds it by up to a chunk
+/// ([`STREAM_CHUNK`](crate::rabbitmq::STREAM_CHUNK)). A
 /// subscription that is not read holds up nothing else: neither receipts nor heart-beats nor other subscriptions.
 ///
 /// Dropping it sends UNSUBSCRIBE. What was delivered and not acknowledged stays the server's: RabbitMQ delivers it again

@@ -41,7 +41,7 @@ mod subscription;
 pub use destination::{Destination, DestinationError};
 pub use properties::Properties;
 pub use queue::{QueueKind, QueueOptions};
-pub use subscription::{StreamOffset, SubscriptionOptions};
+pub use subscription::{STREAM_CHUNK, StreamOffset, SubscriptionOptions};
 
 /// Whether a connection to RabbitMQ needs
 /// [`ClientOptions::escape_connect`](crate::proto::ClientOptions::escape_connect): it unescapes the headers of CONNECT,

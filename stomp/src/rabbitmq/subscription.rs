@@ -2,6 +2,20 @@ use alloc::{format, string::String};
 
 use crate::Headers;
 
+/// Messages in a chunk of a stream, at most: a chunk counts its entries in 16 bits.
+///
+/// RabbitMQ 3.10 delivers the messages of a stream in the chunks that they were written in: as long as any credit is left it
+/// sends the next chunk, all of it, and keeps the account below zero until so many messages are acknowledged. A subscription
+/// to a stream exceeds its credit, however large, by up to a chunk less a message, and has to allow for that.
+///
+/// ```
+/// use stompwire::{proto::Subscribe, rabbitmq::STREAM_CHUNK};
+///
+/// let subscribe = Subscribe::to("/amq/queue/log").with_prefetch(1000).with_excess(STREAM_CHUNK);
+/// # let _ = subscribe;
+/// ```
+pub const STREAM_CHUNK: u16 = u16::MAX;
+
 /// Headers of SUBSCRIBE that RabbitMQ gives a meaning, beside `ack` and `prefetch-count`.
 ///
 /// ```
@@ -15,7 +29,7 @@ use crate::Headers;
 #[non_exhaustive]
 pub struct SubscriptionOptions {
     /// `x-stream-offset`: where in a stream to begin. A stream also asks for `prefetch-count` and for messages to be
-    /// acknowledged.
+    /// acknowledged, and exceeds the former: see [`STREAM_CHUNK`].
     pub stream_offset: Option<StreamOffset>,
     /// `x-queue-name`: the name of the queue that a subscription to `/exchange/` or `/topic/` makes; otherwise RabbitMQ
     /// gives it one.

@@ -10,6 +10,7 @@ use stompwire::{
     Frame, Headers,
     client::{AckMode, BrokerUrl, Client, ConnectOptions, Message, State, Subscribe, Subscription, Window},
     publisher::{self, LaneState, Outcome, Outcomes, PublisherOptions},
+    rabbitmq::STREAM_CHUNK,
 };
 
 use super::{Arrived, Consumer, Driver, Failure, Link, Publisher, Settled};
@@ -55,7 +56,7 @@ impl Driver for Stomp {
         let mut subscribe =
             Subscribe::to(destination(link)).with_ack(AckMode::Client).with_prefetch(link.prefetch);
         if link.kind == QueueKind::Stream {
-            subscribe = subscribe.with_header("x-stream-offset", "first");
+            subscribe = subscribe.with_excess(STREAM_CHUNK).with_header("x-stream-offset", "first");
         }
         let messages = client.subscribe(subscribe).await.map_err(Failure::of("SUBSCRIBE"))?;
         Ok(StompConsumer { client, messages, last: None })

@@ -46,6 +46,8 @@ pub enum Verdict {
 pub struct Subscribe {
     pub(crate) destination: String,
     pub(crate) prefetch: u16,
+    /// Messages beyond that which are no fault of the server's.
+    pub(crate) excess: u16,
     pub(crate) ack: AckMode,
     /// The client acknowledges what is taken.
     #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "for the client"))]
@@ -60,6 +62,7 @@ impl Subscribe {
         Self {
             destination: destination.into(),
             prefetch: 100,
+            excess: 0,
             ack: AckMode::default(),
             acks_on_take: false,
             headers: Headers::new(),
@@ -92,6 +95,16 @@ impl Subscribe {
     #[must_use]
     pub const fn with_prefetch(mut self, prefetch: u16) -> Self {
         self.prefetch = if prefetch == 0 { 1 } else { prefetch };
+        self
+    }
+
+    /// How many messages beyond its credit a subscription keeps too, before it takes the server to be at fault and ends
+    /// ([`Overrun`](crate::client::SubscriptionError::Overrun)). 0 by default. The server is not told: it is for one that
+    /// keeps to the credit in pieces only, as RabbitMQ does with streams
+    /// ([`STREAM_CHUNK`](crate::rabbitmq::STREAM_CHUNK)).
+    #[must_use]
+    pub const fn with_excess(mut self, messages: u16) -> Self {
+        self.excess = messages;
         self
     }
 
