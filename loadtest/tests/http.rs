@@ -497,6 +497,18 @@ fn with_churn_each_connection_has_its_share_and_says_goodbye() {
 }
 
 #[test]
+fn at_a_rate_that_goes_by_ticks_none_is_left_out() {
+    let server = Server::start(|_| Action::Answer);
+    let json =
+        Loadtest::run(&format!("{} --requests 2000 --rate 50000 -c 8 --churn 100 --json", server.url()))
+            .json();
+    assert_eq!(json["requests_succeeded"], 2000);
+    let arrived: BTreeSet<u64> = server.requests().iter().map(support::Request::seq).collect();
+    assert_eq!(arrived, (0..2000).collect());
+    assert_eq!(json["open_loop"]["requests_unsent"], 0);
+}
+
+#[test]
 fn bodies_have_the_sizes_asked_for() {
     let server = Server::start(|_| Action::Answer);
     let json = Loadtest::run(&format!(

@@ -99,7 +99,10 @@ impl Lane {
             Limit::Requests(_) | Limit::OnePerConnection => u64::MAX,
         };
         let pacer = match phase.rate {
-            Some(_) => Some(Pacer::new(own_connections, phase.origin)?),
+            Some(rate) => {
+                let share = own_connections as f64 / phase.connections.max(1) as f64;
+                Some(Pacer::for_rate(own_connections, rate * share, phase.origin)?)
+            }
             None => None,
         };
         Ok(Rc::new(Self {
@@ -139,11 +142,11 @@ impl Lane {
         connection
     }
 
-    /// Runs what an open loop needs beside its connections; never returns. Cancel safe.
-    pub(crate) async fn pace(&self) {
-        match &self.pacer {
-            Some(pacer) => pacer.run().await,
-            None => std::future::pending().await,
+    /// Runs what an open loop needs beside its connections, as a task of its own ([`Pacer::run`]); never returns there.
+    /// Cancel safe.
+    pub(crate) async fn pace(self: Rc<Self>) {
+        if let Some(pacer) = &self.pacer {
+            pacer.run().await;
         }
     }
 

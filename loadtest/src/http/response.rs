@@ -1,7 +1,8 @@
 //! Just enough of an HTTP/1.1 response parser for a beacon's answer: status, `Content-Length`, `Connection`.
 //!
 //! Sans-io: octets go in as they arrive. The head is usually whole in one read and is then parsed where it lies; only a
-//! head that is cut by the end of a read is copied. Bodies are counted, not kept.
+//! head that is cut by the end of a read is copied. Bodies are counted, not kept. A head that is the same as the one before,
+//! as nearly all are, is compared instead of parsed.
 
 use std::fmt;
 
@@ -9,6 +10,9 @@ use memchr::{memchr, memmem};
 
 /// The largest response head that is taken, in octets.
 pub const MAX_HEAD: usize = 16 * 1024;
+
+/// The largest response head that is kept to compare the next one with, in octets.
+const MAX_KNOWN_HEAD: usize = 1024;
 
 /// A response that has arrived whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,8 @@ impl std::error::Error for ResponseError {}
 pub struct ResponseParser {
     /// A head that was cut by the end of a read.
     partial: Vec<u8>,
+    /// The last head that was whole in one read, with its empty line, and what it says.
+    known: Option<(Vec<u8>, Head)>,
     /// The response whose body is arriving, and how many octets of it are still to come.
     body: Option<Head>,
 }
@@ -119,8 +125,17 @@ impl ResponseParser {
     /// Parses a head if it is whole; also says how many octets of `input` follow it.
     fn take_head(&mut self, input: &[u8]) -> Result<Option<(Option<Head>, usize)>, ResponseError> {
         if self.partial.is_empty() {
+            if let Some((octets, head)) = &self.known
+                && input.starts_with(octets)
+            {
+                return Ok(Some((Some(*head), input.len() - octets.len())));
+            }
             if let Some(end) = head_end(input, 0) {
-                return Ok(Some((parse_head(&input[..end])?, input.len() - end)));
+                let head = parse_head(&input[..end])?;
+                if let Some(head) = head {
+                    self.remember(&input[..end], head);
+                }
+                return Ok(Some((head, input.len() - end)));
             }
             if input.len() > MAX_HEAD {
                 return Err(ResponseError::HeadTooLarge);
@@ -140,6 +155,15 @@ impl ResponseParser {
             }
             None if self.partial.len() > MAX_HEAD => Err(ResponseError::HeadTooLarge),
             None => Ok(None),
+        }
+    }
+
+    fn remember(&mut self, octets: &[u8], head: Head) {
+        if octets.len() <= MAX_KNOWN_HEAD {
+            let (known, says) = self.known.get_or_insert_with(|| (Vec::new(), head));
+            known.clear();
+            known.extend_from_slice(octets);
+            *says = head;
         }
     }
 }
@@ -322,6 +346,27 @@ mod tests {
             );
             assert!(parser.is_idle());
         }
+    }
+
+    #[test]
+    fn a_head_is_known_only_as_long_as_it_is_the_same() {
+        let ok = |status, close| Ok(Some(Response { status, close, beacon: BeaconStatus::Unsaid }));
+        let cases: &[(&[u8], Outcome)] = &[
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", ok(200, false)),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb", ok(200, false)),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ok(200, false)),
+            (b"HTTP/1.1 503 OK\r\nContent-Length: 0\r\n\r\n", ok(503, false)),
+            (b"HTTP/1.1 503 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", ok(503, true)),
+            (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 x\r\n\r\n", ok(204, false)),
+            (b"HTTP/1.1 204 x\r\n\r\n", ok(204, false)),
+            (b"HTTP/1.1 204 x\r\n", Ok(None)),
+            (b"\r\n", ok(204, false)),
+        ];
+        let mut parser = ResponseParser::default();
+        for (octets, expected) in cases {
+            assert_eq!(parser.advance(octets), *expected, "{}", octets.escape_ascii());
+        }
+        assert_eq!(parser.advance(b"HTTP/1.1 204 x\r\n\r\nx"), Err(ResponseError::Surplus));
     }
 
     #[test]

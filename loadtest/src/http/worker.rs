@@ -116,6 +116,9 @@ async fn run_phase(
 
     let mut idle = std::mem::take(connections).into_iter().enumerate();
     let mut tasks = JoinSet::new();
+    // Ends when it is dropped.
+    let mut pacing = JoinSet::new();
+    pacing.spawn_local(lane.clone().pace());
     let mut stopping = Stopping::No;
     loop {
         while tasks.len() < at_once
@@ -131,7 +134,6 @@ async fn run_phase(
                 Some(Err(_)) => {}
                 None => break,
             },
-            () = lane.pace() => {}
             () = interrupt.raised(), if stopping == Stopping::No => {
                 lane.stop();
                 stopping = Stopping::CutOffAt(Instant::now() + INTERRUPTED_GRACE);
