@@ -176,11 +176,11 @@ impl Backlog {
             return Next::Read(reading.await);
         }
         let front = self.ahead.front().filter(|_| may_draw).map(|(_, batch)| batch.body.len());
-        if let Some(due) = front.and_then(|_| self.pace.due(Instant::now())) {
+        let Some(octets) = front else { return pending().await };
+        if let Some(due) = self.pace.due(Instant::now()) {
             sleep_until(due.into()).await;
         }
-        if let Some(octets) = front
-            && let Some(share) = self.share.part(octets).await
+        if let Some(share) = self.share.part(octets).await
             && let Some(place) = publisher.reserve(octets).await
         {
             return Next::Turn(Turn { share, place });

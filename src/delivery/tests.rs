@@ -15,6 +15,7 @@ use crate::{
 /// Longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(60);
 const BATCHES: u64 = 20;
+const DRAIN_RATE: usize = 1 << 20;
 
 struct Rig {
     delivery: Delivery,
@@ -38,6 +39,7 @@ impl Rig {
             ..DestinationConfig::default()
         };
         config.spool.after = Duration::from_millis(20);
+        config.spool.drain_rate = DRAIN_RATE;
         let (batches, receiver) = mpsc::channel(4 * BATCHES as usize);
         let (ledger, readings) = (Arc::new(Ledger::new(1)), Arc::new(Readings::default()));
         let delivered = Delivered {
@@ -164,4 +166,21 @@ fn a_spool_without_room_for_all_copies_keeps_the_account_exact() {
         assert_eq!(read.confirmed, if comes_back { BATCHES } else { 0 });
         assert_eq!(left.iter().collect::<BTreeSet<_>>().len(), left.len(), "nothing twice");
     }
+}
+
+#[test]
+fn a_backlog_takes_at_least_the_time_that_its_rate_gives_it() {
+    let rig = Rig::start(false, 64 << 20);
+    rig.broker.faults().set_admission(Admission::PortClosed);
+    rig.broker.faults().reset_connections();
+    rig.until("no broker", |rig| !rig.readings.board().unwrap().takes());
+    let octets = 16 << 10;
+    rig.send(BATCHES, octets);
+    rig.until("all spooled", |rig| rig.read().spooled == BATCHES);
+    let start = Instant::now();
+    rig.broker.faults().clear();
+    rig.until("drained", |rig| rig.read().confirmed == BATCHES);
+    // The first goes at once; a few milliseconds are made up for.
+    let least = Duration::from_secs_f64((BATCHES - 2) as f64 * octets as f64 / DRAIN_RATE as f64);
+    assert!(start.elapsed() >= least, "{:?} instead of {least:?}", start.elapsed());
 }
