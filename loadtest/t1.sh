@@ -3,6 +3,7 @@
 # CPU of nginx (empty_gif, one worker, no log) for a request. Alternating rounds in one run; see loadtest/README.md.
 #
 #   sh loadtest/t1.sh [arguments of `loadtest http`, such as --rate 20000 or --json FILE]
+#   PIN=1 sh loadtest/t1.sh    binds the load to the first cores, the edge's workers and nginx to the last
 #
 # Everything runs on this machine: leave it alone meanwhile. Figures: the median of the rounds, with smallest and largest.
 set -eu
@@ -45,6 +46,11 @@ echo "RabbitMQ $version, process $pid"
 
 export BEACON_EDGE__HTTP__LISTEN=127.0.0.1:0 BEACON_EDGE__ADMIN__LISTEN=127.0.0.1:0
 export BEACON_EDGE__HTTP__WORKERS="${WORKERS:-1}"
+# Both sides or neither; an edge that does not know the key refuses to start, so it is not set otherwise.
+if [ -n "${PIN:-}" ]; then
+    export BEACON_EDGE__HTTP__PIN_WORKERS=true
+    set -- --pin "$@"
+fi
 export BEACON_EDGE__DESTINATIONS__MAIN__BROKERS="[\"$url\"]"
 export BEACON_EDGE__DESTINATIONS__MAIN__DESTINATION=/amq/queue/beacons
 "$edge_target/beacon-edge" 2>"$work/log" 9>&- &

@@ -6,6 +6,7 @@
 //! | [`models`] | `loadtest models`: the first model, the second model and beacon-edge side by side |
 //! | [`far_end`], [`numbers`] | which beacons are in a queue; sets of sequence numbers |
 //! | [`faults`] | `loadtest faults`: what the edge promises, and whether it keeps it |
+//! | [`cores`] | threads and processes bound to one core |
 //! | [`cpu`] | CPU time and resident memory of other processes |
 //! | [`nginx`] | an nginx of our own on loopback, the reference for CPU per request |
 //! | [`interrupt`] | Ctrl-C, which ends a run early and keeps its result |
@@ -20,6 +21,7 @@
 //! name (`p99_us`, `window_s`, `rss_end_mib`).
 
 pub mod broker;
+pub mod cores;
 pub mod cpu;
 pub mod error;
 pub mod far_end;

@@ -16,7 +16,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Error, cpu::Process};
+use crate::{
+    Error,
+    cores::{Core, bind_process},
+    cpu::Process,
+};
 
 /// Starts that are tried, each on another port, before giving up.
 const ATTEMPTS: usize = 5;
@@ -57,6 +61,15 @@ impl Nginx {
             }
         }
         Err(Error::Nginx(format!("{} does not start: {failure}", program.display())))
+    }
+
+    /// Binds it to the last core that this program may use. From outside, because nginx heeds `worker_cpu_affinity` in
+    /// workers of a master only.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the kernel refuses.
+    pub fn pin(&self) -> Result<(), Error> {
+        bind_process(self.process.pid(), Core::FromLast(0))
     }
 
     /// Where it listens.

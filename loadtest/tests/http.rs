@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use support::{Action, Loadtest, Server};
 
+#[path = "support/cores.rs"]
+mod cores;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -91,7 +93,7 @@ fn the_names_of_json_fields_are_those_documented() {
         server.url()
     ))
     .json();
-    let top = "tool version url mode connections threads post_percent warmup_s interrupted first_seq next_seq window_s \
+    let top = "tool version url mode connections threads pinned post_percent warmup_s interrupted first_seq next_seq window_s \
                requests_sent requests_answered requests_succeeded requests_per_second statuses failures connects \
                octets_sent octets_received latency open_loop generator processes idle slow verify reference notes";
     assert_eq!(names(&json), words(top));
@@ -302,6 +304,39 @@ fn ctrl_c_does_not_wait_for_a_silent_server() {
     assert_eq!(json["requests_answered"], 10);
     assert_eq!(json["failures"]["abandoned"], 4);
     assert_eq!(json["requests_sent"], 14);
+}
+
+#[test]
+fn threads_of_the_load_and_nginx_are_bound_when_asked_to_and_the_report_says_so() {
+    let server = Server::start(|_| Action::Answer);
+    let (cores, pid) = (cores::allowed(), std::process::id());
+    let expected: Vec<(String, usize)> =
+        (0..3).map(|number| (format!("load-{number}"), cores[number % cores.len()])).collect();
+    let line = format!("{} --connections 3 --threads 3 --duration 60s --json", server.url());
+    let run = Loadtest::start(&format!("{line} --pin"));
+    wait_until("its threads are bound", || cores::bound(run.pid(), "load-") == expected);
+    run.interrupt();
+    assert_eq!(run.wait().json()["pinned"], true);
+    assert!(
+        Loadtest::run(&format!("{} --requests 9 --pin", server.url())).stdout.contains("1 thread pinned,")
+    );
+    assert_eq!(Loadtest::run(&format!("{} --requests 9 --json", server.url())).json()["pinned"], false);
+
+    if !nginx_is_installed() {
+        eprintln!("skipped: no nginx on this machine");
+        return;
+    }
+    let run = Loadtest::start(&format!(
+        "{} --connections 1 --duration 300ms --warmup 100ms --rounds 3 --settle 20ms --reference nginx --pid edge={pid} --pin",
+        server.url()
+    ));
+    let last = vec![("nginx".to_owned(), cores[cores.len() - 1])];
+    wait_until("nginx is bound", || {
+        let pid = run.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_whitespace().any(|child| cores::bound(child.parse().unwrap(), "nginx") == last)
+    });
+    assert!(run.wait().stdout.contains("one process, no log, pinned)"));
 }
 
 #[test]

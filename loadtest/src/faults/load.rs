@@ -161,6 +161,7 @@ impl Sender {
             timeout: ANSWER_LIMIT,
             tls: None,
             churn: None,
+            pin: false,
         };
         let mut connection = Connection::new(&options);
         for sequence in 0..shape.each {

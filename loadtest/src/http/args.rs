@@ -64,6 +64,11 @@ pub struct Args {
     /// Threads that make the load
     #[arg(long, short = 't', value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub threads: usize,
+    /// Bind thread n of the load to the n-th core from the first of those that this program may use, and the nginx of
+    /// --reference to the last of them; more threads than cores begin again at the first. The server at URL binds its own
+    /// threads, so that both sides are treated alike: beacon-edge does with `http.pin_workers`, from the last core on
+    #[arg(long, help_heading = "Load")]
+    pub pin: bool,
     /// The longest wait for a connection or an answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, help_heading = "Load")]
     pub timeout: Duration,
@@ -166,6 +171,8 @@ pub struct Plan {
     pub connections: usize,
     /// Threads that make the load.
     pub threads: usize,
+    /// Whether they, and the reference, are bound to cores.
+    pub pin: bool,
     /// When the measurement, or a round of it, ends.
     pub limit: Limit,
     /// Requests per second of an open loop.
@@ -331,6 +338,7 @@ impl Plan {
             target,
             connections,
             threads: args.threads,
+            pin: args.pin,
             limit,
             rate: args.rate,
             warmup: args.warmup.unwrap_or(if rounds.is_some() {
@@ -372,6 +380,7 @@ impl Plan {
             timeout: self.timeout,
             tls: self.tls.clone(),
             churn: self.churn,
+            pin: self.pin,
         }
     }
 }

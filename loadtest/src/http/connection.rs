@@ -246,6 +246,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             tls: None,
             churn: None,
+            pin: false,
         });
         assert_eq!(connection.pause(), Duration::ZERO);
         for (failures, longest_ms) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 500), (u32::MAX, 500)] {

@@ -52,6 +52,8 @@ pub struct FleetOptions {
     pub tls: Option<Tls>,
     /// Requests on a connection before it is closed and another one is opened.
     pub churn: Option<u64>,
+    /// Whether thread n is bound to the n-th core from the first.
+    pub pin: bool,
 }
 
 /// What a fleet is to do.

@@ -80,6 +80,9 @@ pub struct Medians {
 pub(crate) async fn compare(run: &Run<'_>, rounds: usize) -> Result<Report, Error> {
     let plan = run.plan;
     let nginx = Nginx::start(plan.connections)?;
+    if plan.pin {
+        nginx.pin()?;
+    }
     let nginx_target = Target::parse(&format!("http://{}/b.gif", nginx.address()), false)?;
     let url = Contender {
         target: &plan.target,

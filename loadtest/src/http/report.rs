@@ -42,6 +42,8 @@ pub struct Report {
     pub connections: usize,
     /// Threads that made the load.
     pub threads: usize,
+    /// Whether they were bound to cores, and the reference too.
+    pub pinned: bool,
     /// Share of POSTs that was asked for.
     pub post_percent: u8,
     /// Time before anything was counted, in seconds.
@@ -171,6 +173,7 @@ impl Report {
             mode,
             connections: plan.connections,
             threads: plan.threads,
+            pinned: plan.pin,
             post_percent: plan.mix.post_percent,
             warmup_s: plan.warmup.as_secs_f64(),
             interrupted,

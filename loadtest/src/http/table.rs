@@ -23,9 +23,10 @@ pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         };
         let threads =
             if report.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", report.threads) };
+        let pinned = if report.pinned { " pinned" } else { "" };
         writeln!(
             out,
-            "  {pace}, {} connections, {threads}, {:.2} s, {} % POST",
+            "  {pace}, {} connections, {threads}{pinned}, {:.2} s, {} % POST",
             report.connections, figures.window_s, report.post_percent,
         )?;
         write_figures(out, figures, report.first_seq, report.next_seq)?;
@@ -54,7 +55,7 @@ pub(crate) fn write_report(out: &mut String, report: &Report) -> fmt::Result {
         )?;
     }
     if let Some(comparison) = &report.reference {
-        write_comparison(out, comparison)?;
+        write_comparison(out, comparison, report.pinned)?;
     }
     for note in &report.notes {
         writeln!(out, "  note       {note}")?;
@@ -175,10 +176,11 @@ fn write_idle(out: &mut String, idle: &IdleFigures) -> fmt::Result {
     Ok(())
 }
 
-fn write_comparison(out: &mut String, comparison: &Comparison) -> fmt::Result {
+fn write_comparison(out: &mut String, comparison: &Comparison, pinned: bool) -> fmt::Result {
     let digits =
         |value: Option<f64>, digits: usize| value.map_or("?".to_owned(), |value| format!("{value:.digits$}"));
-    writeln!(out, "\n  against {} (empty_gif, one process, no log)", comparison.server)?;
+    let pinned = if pinned { ", pinned" } else { "" };
+    writeln!(out, "\n  against {} (empty_gif, one process, no log{pinned})", comparison.server)?;
     writeln!(
         out,
         "  {:>6} {:>14} {:>14} {:>12} {:>12} {:>8}",

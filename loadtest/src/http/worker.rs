@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     Error,
+    cores::{Core, bind_thread},
     cpu::thread_cpu_time,
     http::{
         answered::AnsweredBuffer,
@@ -66,10 +67,16 @@ pub(crate) fn work(
     mut inbox: mpsc::Receiver<Order>,
     opened: oneshot::Sender<Result<(), Error>>,
 ) {
+    if options.pin
+        && let Err(error) = bind_thread(Core::FromFirst(number))
+    {
+        // Nobody to tell means that the run is over.
+        opened.send(Err(error)).unwrap_or_default();
+        return;
+    }
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(source) => {
-            // Nobody to tell means that the run is over.
             opened.send(Err(Error::Io { what: "runtime for the load", source })).unwrap_or_default();
             return;
         }

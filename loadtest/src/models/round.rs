@@ -70,6 +70,7 @@ impl Stage<'_> {
             timeout: Duration::from_secs(5),
             tls: None,
             churn: None,
+            pin: false,
         };
         let fleet = Fleet::connect(options, self.interrupt).await?;
         let mix = Mix { post_percent: self.plan.post_percent, ..Mix::default() };

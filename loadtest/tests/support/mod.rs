@@ -321,6 +321,11 @@ impl Loadtest {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end, ten seconds at most. What it prints has to fit into a pipe, which it does many times over.
     pub(crate) fn wait(mut self) -> Outcome {
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -125,6 +125,7 @@ impl Stand {
             timeout: ANSWER_LIMIT,
             tls: None,
             churn: None,
+            pin: false,
         };
         let fleet = Fleet::connect(options, interrupt).await?;
         Ok(Self {
