@@ -73,6 +73,11 @@ pub struct Args {
     /// Threads that make the load
     #[arg(long, short = 't', value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub threads: usize,
+    /// Bind threads to cores, all models alike: thread n of the load to the n-th from the first of those that this program
+    /// may use, thread n of each server that takes requests to the n-th from the last. Where there are more threads than
+    /// cores counting goes around, and some share one. RabbitMQ, Redis, the agent and all other threads stay with the scheduler
+    #[arg(long, help_heading = "Load")]
+    pub pin: bool,
     /// Share of the beacons sent by POST
     #[arg(long, value_name = "PERCENT", default_value_t = 0, help_heading = "Load")]
     pub post: u8,
@@ -132,6 +137,7 @@ pub struct Plan {
     pub(crate) death_duration: Duration,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
+    pub(crate) pin: bool,
     pub(crate) post_percent: u8,
     pub(crate) workers: usize,
     pub(crate) pool: usize,
@@ -197,7 +203,9 @@ impl Plan {
         let edge = wants(&[Model::EdgeOne, Model::EdgePacked, Model::EdgeConfirmed])
             .then(|| edge(args.edge.as_deref()))
             .transpose()?;
-        let redis = wants(&[Model::RedisAgent]).then(|| redis_server(args.redis.as_deref())).transpose()?;
+        let redis = wants(&[Model::RedisFront, Model::RedisAgent])
+            .then(|| redis_server(args.redis.as_deref()))
+            .transpose()?;
         Ok(Self {
             models,
             edge,
@@ -214,6 +222,7 @@ impl Plan {
             death_duration: args.death_duration,
             connections: args.connections,
             threads: args.threads,
+            pin: args.pin,
             post_percent: args.post,
             workers: args.workers,
             pool: args.pool,
@@ -266,7 +275,7 @@ fn redis_server(given: Option<&Path>) -> Result<PathBuf, Error> {
         (None, Some(found)) => Ok(found),
         (None, None) => refuse(
             "no redis-server in PATH, /usr/bin or /usr/local/bin: install it (Debian, Ubuntu: apt install redis-server), name \
-             it with --redis, or leave redis-agent out with --models"
+             it with --redis, or leave redis-front and redis-agent out with --models"
                 .to_owned(),
         ),
     }

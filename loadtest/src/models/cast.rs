@@ -6,7 +6,6 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Failure, Model, Plan,
-    baseline::Redis,
     broker::{Addresses, Broker},
     child::Supervised,
     counts::{self, Counts},
@@ -37,6 +36,8 @@ enum Source {
     Edge(SocketAddr),
     /// The server.
     Server(SocketAddr),
+    /// The server, which counts what Redis has replied to: nobody confirms anything beyond.
+    Front(SocketAddr),
     /// The server accepts, the agent confirms.
     Both { server: SocketAddr, agent: SocketAddr },
     /// The server accepts, the broker says what it has received, from a number on: without receipts nobody else knows.
@@ -78,10 +79,12 @@ impl Cast {
         self.http
     }
 
-    /// What is measured: the server first, the broker last.
+    /// What is measured: the server first, the broker last if beacons reach it.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let mut processes = self.own_processes();
-        processes.push(self.broker.process());
+        if !self.keeps_its_beacons() {
+            processes.push(self.broker.process());
+        }
         processes
     }
 
@@ -102,6 +105,10 @@ impl Cast {
         match self.source {
             Source::Edge(admin) => of("beacon-edge", counts::of_edge, admin).await,
             Source::Server(server) => of("server", counts::of_baseline, server).await,
+            Source::Front(server) => {
+                let accepted = of("server", counts::of_baseline, server).await?.accepted;
+                Ok(Counts { accepted, confirmed: accepted })
+            }
             Source::Both { server, agent } => {
                 // Confirmed first: a backlog is never negative.
                 let confirmed = of("agent", counts::of_baseline, agent).await?.confirmed;
@@ -122,12 +129,36 @@ impl Cast {
         !matches!(self.source, Source::Broker { .. })
     }
 
+    /// Whether what it accepts stays in Redis, which nobody else empties.
+    fn keeps_its_beacons(&self) -> bool {
+        matches!(self.source, Source::Front(_))
+    }
+
+    /// The Redis that nobody else empties.
+    fn kept_in(&self) -> Option<&RedisServer> {
+        self.redis.as_ref().filter(|_| self.keeps_its_beacons())
+    }
+
+    /// Empties Redis' list before a load, for a model that lets it grow.
+    pub(crate) async fn forget(&self) -> Result<(), Failure> {
+        match self.kept_in() {
+            Some(redis) => redis.forget().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that Redis' list holds what was accepted since it was emptied, for a model that lets it grow.
+    pub(crate) async fn check_list(&self, accepted: u64, refused: u64) -> Result<(), Failure> {
+        match self.kept_in() {
+            Some(redis) => redis.check(accepted, refused).await,
+            None => Ok(()),
+        }
+    }
+
     /// What is left in Redis' list, for a model that has one.
     pub(crate) async fn left_in_redis(&self) -> Option<String> {
-        let address = self.redis.as_ref()?.address();
-        let mut redis = Redis::connect(address).await.ok()?;
-        let reply = redis.command(&[b"LLEN", b"beacons"]).await.ok()?;
-        Some(format!("{reply:?}"))
+        let length = self.redis.as_ref()?.length().await.ok()?;
+        Some(format!("{length:?}"))
     }
 
     /// Ends the processes in good order, or else by force.
@@ -157,7 +188,8 @@ impl Processes {
             Model::EdgeOne => Self::edge(plan, queue, addresses, 1, "accepted"),
             Model::EdgePacked => Self::edge(plan, queue, addresses, plan.pack, "accepted"),
             Model::EdgeConfirmed => Self::edge(plan, queue, addresses, plan.pack, "confirmed"),
-            Model::RedisAgent => Self::redis(plan, queue, addresses),
+            Model::RedisFront => Self::redis_front(plan),
+            Model::RedisAgent => Self::redis_agent(plan, queue, addresses),
             _ => {
                 let front = Self::server(plan, &stomp_arguments(model, plan, queue, addresses))?;
                 let (http, counts) = (front.address("http")?, front.address("counts")?);
@@ -176,39 +208,28 @@ impl Processes {
         let Some(program) = &plan.edge else {
             return Err(Failure::Start { name: "beacon-edge", reason: "no program".to_owned() });
         };
-        let main = "DESTINATIONS__MAIN__";
-        let environment = [
-            ("HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
-            ("ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
-            ("HTTP__WORKERS".to_owned(), plan.workers.to_string()),
-            // GET and POST both go to `/b.gif`.
-            ("ROUTES__PIXEL__ACK".to_owned(), ack.to_owned()),
-            (format!("{main}BROKERS"), format!("[\"{}\"]", addresses.stomp)),
-            (format!("{main}DESTINATION"), format!("/amq/queue/{queue}")),
-            (format!("{main}CONNECTIONS"), plan.stomp_connections.to_string()),
-            (format!("{main}WINDOW_FRAMES"), plan.window.to_string()),
-            (format!("{main}BACKOFF_MAX"), "1s".to_owned()),
-            (format!("{main}BATCH__MAX_BEACONS"), pack.to_string()),
-            (format!("{main}BATCH__LINGER"), format!("{}ms", plan.linger_ms)),
-        ]
-        .map(|(key, value)| (format!("BEACON_EDGE__{key}"), value));
+        let environment = edge_environment(plan, queue, addresses, pack, ack);
         let front = Supervised::start("beacon-edge", program, &[], &environment, EDGE_SERVES)?;
         let (http, admin) = (front.address("http")?, front.address("admin")?);
         Ok(Self { front, http, redis: None, agent: None, source: Source::Edge(admin) })
     }
 
-    fn redis(plan: &Plan, queue: &str, addresses: &Addresses) -> Result<Self, Failure> {
-        let Some(program) = &plan.redis else {
-            return Err(Failure::Start { name: "redis", reason: "no program".to_owned() });
-        };
-        let redis = RedisServer::start(program, plan.redis_octets)?;
+    fn redis_front(plan: &Plan) -> Result<Self, Failure> {
+        let redis = redis_server(plan)?;
+        let front = Self::server(plan, &redis_arguments(&redis))?;
+        let (http, counts) = (front.address("http")?, front.address("counts")?);
+        Ok(Self { front, http, redis: Some(redis), agent: None, source: Source::Front(counts) })
+    }
+
+    fn redis_agent(plan: &Plan, queue: &str, addresses: &Addresses) -> Result<Self, Failure> {
+        let redis = redis_server(plan)?;
         let at = redis.address().to_string();
         let line = ["model-agent", "--redis", &at, "--amqp", &addresses.amqp, "--queue", queue];
         let mut arguments: Vec<String> = line.map(str::to_owned).into();
         arguments.extend(["--chunk".to_owned(), plan.chunk.to_string()]);
         arguments.extend(["--in-flight".to_owned(), plan.chunks_in_flight.to_string()]);
         let agent = Supervised::start("agent", &own_program()?, &arguments, &[], LISTENING)?;
-        let front = Self::server(plan, &["--sink".to_owned(), "redis".to_owned(), "--redis".to_owned(), at])?;
+        let front = Self::server(plan, &redis_arguments(&redis))?;
         let source = Source::Both { server: front.address("counts")?, agent: agent.address("counts")? };
         let http = front.address("http")?;
         Ok(Self { front, http, redis: Some(redis), agent: Some(agent), source })
@@ -219,9 +240,52 @@ impl Processes {
         let pool = plan.pool.div_ceil(plan.workers).to_string();
         let mut line: Vec<String> =
             ["model-server", "--workers", &workers, "--pool", &pool].map(str::to_owned).into();
+        if plan.pin {
+            line.push("--pin".to_owned());
+        }
         line.extend_from_slice(arguments);
         Supervised::start("server", &own_program()?, &line, &[], LISTENING)
     }
+}
+
+fn redis_server(plan: &Plan) -> Result<RedisServer, Failure> {
+    let Some(program) = &plan.redis else {
+        return Err(Failure::Start { name: "redis", reason: "no program".to_owned() });
+    };
+    RedisServer::start(program, plan.redis_octets)
+}
+
+/// The arguments of a baseline server that pushes to Redis.
+fn redis_arguments(redis: &RedisServer) -> [String; 4] {
+    ["--sink", "redis", "--redis", &redis.address().to_string()].map(str::to_owned)
+}
+
+/// What makes beacon-edge what is measured.
+fn edge_environment(
+    plan: &Plan,
+    queue: &str,
+    addresses: &Addresses,
+    pack: usize,
+    ack: &str,
+) -> Vec<(String, String)> {
+    let main = "DESTINATIONS__MAIN__";
+    let settings = [
+        ("HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("HTTP__WORKERS".to_owned(), plan.workers.to_string()),
+        // GET and POST both go to `/b.gif`.
+        ("ROUTES__PIXEL__ACK".to_owned(), ack.to_owned()),
+        (format!("{main}BROKERS"), format!("[\"{}\"]", addresses.stomp)),
+        (format!("{main}DESTINATION"), format!("/amq/queue/{queue}")),
+        (format!("{main}CONNECTIONS"), plan.stomp_connections.to_string()),
+        (format!("{main}WINDOW_FRAMES"), plan.window.to_string()),
+        (format!("{main}BACKOFF_MAX"), "1s".to_owned()),
+        (format!("{main}BATCH__MAX_BEACONS"), pack.to_string()),
+        (format!("{main}BATCH__LINGER"), format!("{}ms", plan.linger_ms)),
+    ];
+    // Not set at all otherwise: an edge of before does not know it.
+    let pin = plan.pin.then(|| ("HTTP__PIN_WORKERS".to_owned(), "true".to_owned()));
+    settings.into_iter().chain(pin).map(|(key, value)| (format!("BEACON_EDGE__{key}"), value)).collect()
 }
 
 /// The arguments of a baseline server that speaks STOMP. Each step of the path has one more than the one before.
@@ -278,5 +342,19 @@ mod tests {
         }
         let direct = stomp_arguments(Model::StompDirect, &plan, "q", &addresses);
         assert!(!direct.iter().any(|word| word == "--window"));
+    }
+
+    #[test]
+    fn the_edge_is_told_to_pin_its_workers_with_pin_alone() {
+        let addresses = Addresses { stomp: "stomp://b/".to_owned(), amqp: String::new() };
+        let told = |pin| {
+            let plan = Plan { pin, ..Plan::for_tests() };
+            edge_environment(&plan, "q", &addresses, 1, "accepted")
+        };
+        let (without, with) = (told(false), told(true));
+        assert!(!without.iter().any(|(key, _)| key.contains("PIN")), "{without:?}");
+        assert_eq!(with[..without.len()], without[..]);
+        let more = [("BEACON_EDGE__HTTP__PIN_WORKERS".to_owned(), "true".to_owned())];
+        assert_eq!(with[without.len()..], more);
     }
 }

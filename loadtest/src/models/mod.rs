@@ -64,6 +64,9 @@ pub(crate) enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What is in Redis is not what was accepted, or not all that was sent had room there.
+    #[error("redis: {0}")]
+    List(String),
     /// The broker.
     #[error("RabbitMQ: {0}")]
     Broker(#[from] rabbitmq_node::Error),

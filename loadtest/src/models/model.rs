@@ -9,6 +9,8 @@ pub enum Model {
     StompDirect,
     /// First model without receipts
     StompDirectUnconfirmed,
+    /// Second model's front half alone: RPUSH to Redis from the request path; nothing reaches RabbitMQ
+    RedisFront,
     /// Second model: RPUSH to Redis from the request path; an agent publishes chunks over AMQP
     RedisAgent,
     /// beacon-edge, one beacon a message
@@ -40,9 +42,10 @@ pub enum Group {
 
 impl Model {
     /// All, in the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StompDirect,
         Self::StompDirectUnconfirmed,
+        Self::RedisFront,
         Self::RedisAgent,
         Self::EdgeOne,
         Self::EdgePacked,
@@ -59,6 +62,7 @@ impl Model {
         match self {
             Self::StompDirect => "stomp-direct",
             Self::StompDirectUnconfirmed => "stomp-direct-unconfirmed",
+            Self::RedisFront => "redis-front",
             Self::RedisAgent => "redis-agent",
             Self::EdgeOne => "edge-one",
             Self::EdgePacked => "edge-packed",
@@ -76,6 +80,7 @@ impl Model {
         match self {
             Self::StompDirect => "first model: STOMP from the request path, receipt awaited",
             Self::StompDirectUnconfirmed => "first model without receipts",
+            Self::RedisFront => "second model's front half alone: in Redis, not in RabbitMQ",
             Self::RedisAgent => "second model: Redis, then an agent over AMQP",
             Self::EdgeOne => "beacon-edge, one beacon a message",
             Self::EdgePacked => "beacon-edge, packed",
@@ -93,6 +98,7 @@ impl Model {
         match self {
             Self::StompDirect
             | Self::StompDirectUnconfirmed
+            | Self::RedisFront
             | Self::RedisAgent
             | Self::EdgeOne
             | Self::EdgePacked
@@ -101,10 +107,15 @@ impl Model {
         }
     }
 
+    /// Whether its beacons go to RabbitMQ, whose death then matters.
+    pub fn reaches_the_broker(self) -> bool {
+        self != Self::RedisFront
+    }
+
     /// Whether each answer stands for a confirmed beacon, or for one that is kept until it is. What is answered without
     /// either can be lost.
     pub fn promises_delivery(self) -> bool {
-        self != Self::StompDirectUnconfirmed
+        !matches!(self, Self::StompDirectUnconfirmed | Self::RedisFront)
     }
 }
 

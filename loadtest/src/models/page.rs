@@ -60,6 +60,7 @@ impl Report {
                 format!("{} s and {} s", settings.probe_s, settings.duration_s),
             ),
             ("Threads of each server", settings.workers.to_string()),
+            ("Threads", settings.threads_placed().to_owned()),
             (
                 "beacon-edge and the path",
                 format!(

@@ -87,6 +87,7 @@ impl Stand<'_> {
             answered,
             label: None,
         };
+        self.cast.forget().await?;
         let processes = self.cast.processes();
         let before = self.cast.counts().await?;
         let cpu_before = cpu(&processes)?;
@@ -106,7 +107,10 @@ impl Stand<'_> {
                 peak: memory::peak(process.pid()),
             });
         let accepted = self.cast.counts().await?.accepted.saturating_sub(before.accepted);
-        Ok(Some(Taken { phase, rate, middle, end, between, accepted, drained, uses: uses.collect() }))
+        let uses = uses.collect();
+        let taken = Taken { phase, rate, middle, end, between, accepted, drained, uses };
+        self.cast.check_list(accepted, taken.refused()).await?;
+        Ok(Some(taken))
     }
 
     /// Counts in the middle and shortly before the end; `None` when interrupted.

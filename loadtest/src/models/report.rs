@@ -42,6 +42,8 @@ pub struct Report {
     pub common_rate: Option<f64>,
     /// The models.
     pub models: Vec<Row>,
+    /// The sustained rate of `edge-packed` ÷ that of `redis-front` in the same round.
+    pub packed_to_front: Option<Spread>,
     /// What a reader of the numbers should know.
     pub notes: Vec<String>,
 }
@@ -63,6 +65,8 @@ pub struct Settings {
     pub connections: usize,
     /// Threads of the load.
     pub threads: usize,
+    /// Whether they, and the servers' threads that took requests, were bound to cores.
+    pub pinned: bool,
     /// Share of POSTs.
     pub post_percent: u8,
     /// Threads of each server that took requests.
@@ -195,6 +199,16 @@ pub struct Death {
 }
 
 impl Settings {
+    /// Who chose the threads' cores.
+    pub(super) fn threads_placed(&self) -> &'static str {
+        match self.pinned {
+            true => {
+                "pinned: those of the load from the first core on, the servers' that take requests from the last"
+            }
+            false => "left to the scheduler",
+        }
+    }
+
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
             rounds: plan.rounds,
@@ -204,6 +218,7 @@ impl Settings {
             death_duration_s: plan.death_duration.as_secs_f64(),
             connections: plan.connections,
             threads: plan.threads,
+            pinned: plan.pin,
             post_percent: plan.post_percent,
             workers: plan.workers,
             pool: plan.pool,
@@ -230,6 +245,7 @@ impl Report {
             memory_limit: None,
             common_rate: plan.common_rate,
             models: plan.models.iter().copied().map(Row::new).collect(),
+            packed_to_front: None,
             notes: Vec::new(),
         }
     }
@@ -237,6 +253,10 @@ impl Report {
     /// Works out the medians anew, and what each row makes of the one before.
     pub(crate) fn summarise(&mut self) {
         self.models.iter_mut().for_each(Row::summarise);
+        let row = |model: Model| self.models.iter().find(|row| row.model == model.key());
+        self.packed_to_front = row(Model::EdgePacked)
+            .zip(row(Model::RedisFront))
+            .and_then(|(packed, front)| packed.times(front));
         for place in 0..self.models.len() {
             let (earlier, rest) = self.models.split_at_mut(place);
             let Some(row) = rest.first_mut() else { return };

@@ -70,7 +70,7 @@ impl Stage<'_> {
             timeout: Duration::from_secs(5),
             tls: None,
             churn: None,
-            pin: false,
+            pin: self.plan.pin,
         };
         let fleet = Fleet::connect(options, self.interrupt).await?;
         let mix = Mix { post_percent: self.plan.post_percent, ..Mix::default() };

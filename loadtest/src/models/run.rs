@@ -12,7 +12,7 @@ use super::{
     enclosure::{Enclosure, MemoryLimit},
     eta::Eta,
     redis,
-    report::{Death, Load, Report, Round},
+    report::{Death, Load, Report, Round, Spread},
     round::{Stage, measure_time, open_files, search_time},
 };
 use crate::{
@@ -112,7 +112,8 @@ fn enclose(octets: u64, report: &mut Report) -> Option<Enclosure> {
 fn planned(plan: &Plan) -> Duration {
     let models = plan.models.len() as u32;
     let round = |number| (search_time(plan, number) + measure_time(plan)) * models;
-    round(1) + round(2) * (plan.rounds as u32 - 1) + death_time(plan) * models * plan.deaths as u32
+    let with_deaths = plan.models.iter().filter(|model| model.reaches_the_broker()).count() as u32;
+    round(1) + round(2) * (plan.rounds as u32 - 1) + death_time(plan) * with_deaths * plan.deaths as u32
 }
 
 fn death_time(plan: &Plan) -> Duration {
@@ -190,6 +191,9 @@ impl Course<'_> {
         let Some(rate) = self.report.common_rate else { return };
         for death in 1..=self.plan().deaths {
             for (place, model) in self.players() {
+                if !model.reaches_the_broker() {
+                    continue;
+                }
                 if self.over() {
                     return;
                 }
@@ -267,6 +271,17 @@ impl Report {
         }
         if self.models.iter().any(|row| row.median.as_ref().is_some_and(|median| median.rounds < 5)) {
             notes.push("fewer than 5 rounds: treat the figures as a first look".to_owned());
+        }
+        if self.models.iter().any(|row| row.model == Model::RedisFront.key()) {
+            notes.push(
+                "redis-front is half of a model: its beacons are in Redis and stay there, confirmed is Redis' reply"
+                    .to_owned(),
+            );
+        }
+        if let Some(Spread { median, low, high }) = self.packed_to_front {
+            notes.push(format!(
+                "sustained by edge-packed ÷ redis-front: × {median:.2} ({low:.2} … {high:.2} in the rounds)"
+            ));
         }
         for row in &self.models {
             if let Some(failure) = &row.failure {

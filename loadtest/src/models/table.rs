@@ -18,6 +18,7 @@ impl Report {
         let versions: Vec<String> =
             self.machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         writeln!(out, "loadtest models, {:.0} s; {}", self.elapsed_s, versions.join(", "))?;
+        writeln!(out, "Threads: {}", self.settings.threads_placed())?;
         for (group, title) in
             [("models", "The models"), ("path", "From \"window 1\" to packed, one change at a time")]
         {

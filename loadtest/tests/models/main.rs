@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashSet,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -22,6 +23,8 @@ use process::{assert_gone, family, finish, interrupt, text, wait_for};
 
 #[path = "../support/browser.rs"]
 mod browser;
+#[path = "../support/cores.rs"]
+mod cores;
 mod peer;
 #[path = "../support/process.rs"]
 mod process;
@@ -50,8 +53,8 @@ fn edge() -> &'static Path {
     })
 }
 
-/// A baseline server, killed at the end of the test.
-struct Server(Child, String);
+/// A baseline server, killed at the end of the test, with its address and that of its counts.
+struct Server(Child, String, String);
 
 impl Server {
     fn start(arguments: &str) -> Self {
@@ -63,13 +66,19 @@ impl Server {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).unwrap().to_owned();
-        Self(child, http)
+        let address =
+            |key| line.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap().to_owned();
+        Self(child, address("http="), address("counts="))
     }
 
     /// The JSON of a load of `requests` over `connections`.
     fn load(&self, requests: u64, connections: usize) -> Value {
         self.loaded(&format!("--requests {requests} --connections {connections}"))
+    }
+
+    /// What it says that it has accepted and confirmed.
+    fn counts(&self) -> String {
+        std::io::read_to_string(TcpStream::connect(&self.2).unwrap()).unwrap()
     }
 
     fn loaded(&self, arguments: &str) -> Value {
@@ -133,6 +142,71 @@ fn each_step_of_the_path_changes_what_it_says() {
 }
 
 #[test]
+fn the_second_models_front_half_has_in_redis_what_it_has_accepted() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut redis = Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = format!("127.0.0.1:{port}");
+    let length = || {
+        let mut stream = TcpStream::connect(&address).ok()?;
+        stream.write_all(b"LLEN beacons\r\nQUIT\r\n").ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        Some(said)
+    };
+    assert_eq!(wait_for(length), ":0\r\n+OK\r\n");
+    let server = Server::start(&format!("--sink redis --pool 4 --redis {address}"));
+    assert_eq!(server.load(400, 12)["requests_succeeded"], 400);
+    let (counts, held) = (server.counts(), length());
+    redis.kill().unwrap();
+    redis.wait().unwrap();
+    assert!(counts.starts_with("accepted 400\n"), "{counts}");
+    assert_eq!(held.as_deref(), Some(":400\r\n+OK\r\n"));
+}
+
+#[test]
+fn threads_that_take_requests_are_bound_from_the_last_core_on_when_asked_to() {
+    let cores = cores::allowed();
+    let bound = |arguments: &str| {
+        let server = Server::start(&format!("--sink redis --redis 127.0.0.1:1 --workers 3 {arguments}"));
+        cores::bound(server.0.id(), "worker-")
+    };
+    let last = |before: usize| cores[cores.len() - 1 - before % cores.len()];
+    let expected: Vec<(String, usize)> =
+        (0..3).map(|number| (format!("worker-{number}"), last(number))).collect();
+    assert_eq!(bound("--pin"), expected);
+    if cores.len() > 1 {
+        assert_eq!(bound(""), []);
+    }
+}
+
+#[test]
+fn pinned_models_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let run = Command::new(PROGRAM)
+        .args("models --models stomp-direct,redis-front --rounds 1 --probes 1 --probe 300ms".split(' '))
+        .args("--duration 300ms --connections 4 --common-rate 200 --deaths 0 --pin".split(' '))
+        .arg(format!("--json={}", file("json").display()))
+        .args(["--html".into(), file("page.html")])
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(file("json")).unwrap()).unwrap();
+    assert_eq!(json["settings"]["pinned"], true);
+    assert_eq!(json["models"][1]["failure"], Value::Null);
+    for (said, what) in [
+        (text(&run.stdout), "Threads: pinned"),
+        (std::fs::read_to_string(file("page.html")).unwrap(), "<dd>pinned: "),
+    ] {
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
 fn an_answer_waits_for_its_receipt_or_does_not() {
     let peer = Peer::start(Duration::from_secs(3600));
     let waits = Server::start(&format!("--sink direct --pool 2 --stomp {}", peer.url()));
@@ -147,7 +221,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let run = Command::new(PROGRAM)
-        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-agent,edge-one,edge-packed,edge-confirmed,path-packed".split(' '))
+        .args("models --models stomp-direct,stomp-direct-unconfirmed,redis-front,redis-agent,edge-one,edge-packed,edge-confirmed,path-packed".split(' '))
         .args("--rounds 1 --probes 1 --probe 400ms --duration 300ms --connections 8 --common-rate 200".split(' '))
         .args("--deaths 1 --death-duration 3s".split(' '))
         .arg("--edge")
@@ -165,7 +239,7 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
         processes.iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect()
     };
     let rows = json["models"].as_array().unwrap();
-    assert_eq!(rows.len(), 7);
+    assert_eq!(rows.len(), 8);
     for row in rows {
         let model = row["model"].as_str().unwrap();
         assert_eq!(row["failure"], Value::Null, "{model}: {said}");
@@ -177,12 +251,17 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
             assert!(process["peak_mib"].as_f64().unwrap() > 1.0, "{model}: {process}");
         }
         let expected: &[&str] = match model {
+            "redis-front" => &["server", "redis"],
             "redis-agent" => &["server", "redis", "agent", "rabbitmq"],
             "edge-one" | "edge-packed" | "edge-confirmed" => &["beacon-edge", "rabbitmq"],
             _ => &["server", "rabbitmq"],
         };
         assert_eq!(names(row), expected.iter().map(|&name| name.to_owned()).collect(), "{model}");
 
+        if model == "redis-front" {
+            assert_eq!(row["deaths"], Value::Array(Vec::new()), "the broker's death is none of its business");
+            continue;
+        }
         let death = &row["deaths"][0];
         let verdict = &death["verdict"];
         let (sent, refused) = (death["sent"].as_u64().unwrap(), death["refused"].as_u64().unwrap());
@@ -193,6 +272,19 @@ fn all_models_are_measured_and_the_death_of_the_broker_is_accounted_for() {
     }
     let csv = std::fs::read_to_string(file("csv")).unwrap();
     assert!(csv.lines().count() > 12 && csv.contains("\nredis-agent,models,1,common,200,"), "{csv}");
+    let note = |what: &str| {
+        json["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains(what))
+    };
+    assert!(note("redis-front is half of a model"), "{}", json["notes"]);
+    let both = ["edge-packed", "redis-front"].map(|name| {
+        let row = rows.iter().find(|row| row["model"] == name).unwrap();
+        row["rounds"][0]["sustained_rate"].as_f64()
+    });
+    let factor = json["packed_to_front"]["median"].as_f64();
+    assert_eq!(both.iter().all(Option::is_some), factor.is_some() && note("edge-packed ÷ redis-front: × "));
+    if let ([Some(packed), Some(front)], Some(factor)) = (both, factor) {
+        assert!((factor - packed / front).abs() < 0.001, "{factor}, not {packed} ÷ {front}");
+    }
     let html = std::fs::read_to_string(file("page.html")).unwrap();
     assert!(!html.contains("<script") && !html.contains("src=\"http"));
     // For both groups a plot of the rate; for each load one of answer times, CPU and memory.

@@ -26,6 +26,9 @@ pub struct ServerArgs {
     /// Threads, each with its own listener
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Bind thread n to the n-th core from the last
+    #[arg(long)]
+    pub pin: bool,
     /// Pooled connections of each worker, at most
     #[arg(long, default_value_t = 64)]
     pub pool: usize,

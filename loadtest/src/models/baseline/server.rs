@@ -35,7 +35,10 @@ use super::{
     ring::Ring,
     slots::Slots,
 };
-use crate::Error;
+use crate::{
+    Error,
+    cores::{Core, bind_thread},
+};
 
 const BACKLOG: u32 = 4096;
 const MOST_BODY: usize = 64 * 1024;
@@ -72,9 +75,10 @@ pub(super) fn run(args: &ServerArgs) -> Result<(), Error> {
     for (number, sink) in sinks.into_iter().enumerate() {
         let socket = first.take().map_or_else(|| bound(address), Ok)?;
         let (counts, report) = (counts.clone(), report.clone());
+        let core = args.pin.then_some(Core::FromLast(number));
         thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(socket, sink, counts, &report))
+            .spawn(move || work(core, socket, sink, counts, &report))
             .map_err(Error::io("thread of a worker"))?;
     }
     for _ in 0..args.workers {
@@ -142,7 +146,18 @@ fn bound(address: SocketAddr) -> Result<TcpSocket, Error> {
     bind().map_err(Error::io("listener"))
 }
 
-fn work(socket: TcpSocket, sink: MakeSink, counts: Arc<Counts>, report: &SyncSender<std::io::Result<()>>) {
+fn work(
+    core: Option<Core>,
+    socket: TcpSocket,
+    sink: MakeSink,
+    counts: Arc<Counts>,
+    report: &SyncSender<std::io::Result<()>>,
+) {
+    if let Some(core) = core
+        && let Err(error) = bind_thread(core)
+    {
+        return drop(report.send(Err(std::io::Error::other(error))));
+    }
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return drop(report.send(Err(error))),
