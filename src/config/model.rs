@@ -44,6 +44,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Worker threads; 0 is one per core. See [`HttpConfig::worker_count`].
     pub workers: usize,
+    /// Whether each worker stays on a core of its own, from the last one down.
+    pub pin_workers: bool,
     /// Whether another process may listen on the same port (rolling restart).
     pub share_port: bool,
     /// Most octets of a request line and its headers.
@@ -377,6 +379,7 @@ impl Default for HttpConfig {
         Self {
             listen: ([127, 0, 0, 1], 8080).into(),
             workers: 0,
+            pin_workers: false,
             share_port: false,
             max_head_bytes: 16 * KIB,
             max_headers: 100,
@@ -518,7 +521,7 @@ mod tests {
         };
         let documented = include_str!("../../docs/configuration.md");
         let rows = rows(&toml::Table::try_from(config).unwrap());
-        assert_eq!(rows.len(), 55);
+        assert_eq!(rows.len(), 56);
         for row in rows {
             assert!(documented.contains(&row), "docs/configuration.md has no row that begins with {row}");
         }

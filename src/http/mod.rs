@@ -10,6 +10,7 @@
 //! | `server.rs` | [`HttpServer`]: starts the workers, stops them |
 //! | `listen.rs` | the listening sockets |
 //! | `worker.rs` | one thread: accepts, stops, counts what it cuts |
+//! | `cores.rs` | which core a worker stays on, if it is to |
 //! | `registry.rs` | the connections of a worker: waking, evicting, waiting for the last |
 //! | `connection.rs` | one connection: hyper while it is busy, a bare socket while it is idle, its time limits |
 //! | `wire.rs` | what hyper reads from and writes to; keeps the connection's phase |
@@ -29,6 +30,7 @@ mod answer;
 mod body;
 mod client_ip;
 mod connection;
+mod cores;
 mod cors;
 mod listen;
 mod registry;

@@ -173,6 +173,7 @@ fn shared(config: &HttpConfig, routes: Vec<Route>, stats: Arc<HttpStats>) -> Res
         body_timeout: config.body_timeout,
         keep_alive_timeout: config.keep_alive_timeout,
         max_connections: config.max_connections,
+        pin_workers: config.pin_workers,
         stats,
     })
 }

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout_at};
 use tracing::warn;
 
 use super::connection::drive;
+use super::cores;
 use super::cors::Cors;
 use super::registry::{Link, Registry};
 use super::server::Route;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) body_timeout: Duration,
     pub(super) keep_alive_timeout: Duration,
     pub(super) max_connections: usize,
+    pub(super) pin_workers: bool,
     pub(super) stats: Arc<HttpStats>,
 }
 
@@ -142,6 +144,11 @@ pub(super) fn run(
     stop: Stop,
     ready: &SyncSender<io::Result<()>>,
 ) -> usize {
+    if shared.pin_workers
+        && let Err(error) = cores::bind(lane)
+    {
+        warn!(lane, %error, "http.pin_workers: this worker cannot be bound to a core and goes where the system puts it");
+    }
     let started = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = match started {
         Ok(runtime) => runtime,

@@ -28,6 +28,28 @@ fn a_second_server_on_the_port_is_refused_unless_both_share_it() {
     assert_eq!(other.local_addr(), address);
 }
 
+/// No other test of this program binds its workers.
+#[cfg(target_os = "linux")]
+#[test]
+fn workers_that_are_pinned_stay_on_one_core_each() {
+    let edge = Edge::with(|http| (http.workers, http.pin_workers) = (2, true));
+    edge.is_alive();
+    let allowed = |name: &str| -> Vec<String> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let named = tasks.filter_map(|task| {
+            // A thread of another test may end at any moment.
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let field = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+            (field("Name:")? == name).then(|| field("Cpus_allowed_list:").unwrap().to_owned())
+        });
+        named.collect()
+    };
+    for worker in ["http-0", "http-1"] {
+        let cores = allowed(worker);
+        assert!(cores.iter().any(|list| list.parse::<usize>().is_ok()), "{worker}: {cores:?}");
+    }
+}
+
 #[test]
 fn a_ledger_with_too_few_lanes_is_refused() {
     let ring = ring(1, Overflow::DropNewest);
