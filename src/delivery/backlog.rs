@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     pace::Pace,
     parcel::Parcel,
+    pressure::Pressure,
     rows::{Promised, Rows},
 };
 use crate::{
@@ -35,8 +36,8 @@ const SHORT_PAUSE: Duration = Duration::from_millis(25);
 pub(super) type Read = Result<Vec<(Row, Batch)>, Refused>;
 
 /// What is in the spool and not with the publisher, nor in hand: read oldest first, and given to the publisher within a
-/// share of its windows and at a steady rate. A burst would be paid by the answers: by all that a batch costs here, and
-/// by all that it costs a broker on the same machine.
+/// share of its windows and at a steady rate, which is lower while threads here wait for a core. A burst would be paid by
+/// the answers: by all that a batch costs here, and by all that it costs a broker on the same machine.
 pub(super) struct Backlog {
     spool: Spool,
     batches: u64,
@@ -48,6 +49,7 @@ pub(super) struct Backlog {
     promised: Promised,
     share: Share,
     pace: Pace,
+    pressure: Pressure,
     /// Rows that were read and wait for their share.
     ahead: VecDeque<(Row, Batch)>,
     reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
@@ -94,6 +96,7 @@ impl Backlog {
             promised: Promised::default(),
             share: Share::new(part(config.window_frames), part(config.window_bytes)),
             pace: Pace::new(config.spool.drain_rate as u64),
+            pressure: Pressure::new(),
             ahead: VecDeque::new(),
             reading: None,
             read_at: Instant::now(),
@@ -219,7 +222,9 @@ impl Backlog {
     /// Gives the next row to the publisher, behind all fresh batches. `note` is told before.
     pub(super) fn draw(&mut self, turn: Turn<'_>, note: impl FnOnce(&Drawn)) {
         let Some((row, mut batch)) = self.ahead.pop_front() else { return };
-        self.pace.spend(batch.body.len(), Instant::now());
+        let now = Instant::now();
+        self.pace.ease(self.pressure.share(now));
+        self.pace.spend(batch.body.len(), now);
         let unknown = batch.count.saturating_sub(self.beacons);
         self.batches = self.batches.saturating_sub(1);
         self.beacons = self.beacons.saturating_sub(batch.count);

@@ -10,7 +10,7 @@
 //! | `flights.rs` | what the publisher has and the spool has not |
 //! | `copies.rs` | that into the spool as well, when no broker confirms it |
 //! | `rows.rs` | which rows of the spool the publisher has, and who waits for those that it has not |
-//! | `pace.rs` | how fast that goes |
+//! | `pace.rs`, `pressure.rs` | how fast a backlog goes, and how hard a core is to get |
 //! | `episode.rs` | what the log says of a spool |
 //! | `parcel.rs` | what a batch is to the publisher |
 //! | `outcomes.rs` | from the publisher's outcomes to ledger, spool and tickets |
@@ -24,6 +24,7 @@ mod flights;
 mod outcomes;
 mod pace;
 mod parcel;
+mod pressure;
 mod put_away;
 mod rows;
 mod spooling;
