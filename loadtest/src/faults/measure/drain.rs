@@ -34,6 +34,9 @@ pub struct Args {
     /// Megabytes a second that the edge may drain at most (its `drain_rate`) [default: the edge's own default]
     #[arg(long, value_name = "MB")]
     pub drain_rate: Option<u64>,
+    /// Bind the thread of load to the first core and the edge's workers to the last ones
+    #[arg(long)]
+    pub pin: bool,
     /// Connections that send
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub connections: usize,
@@ -63,6 +66,8 @@ struct Turn {
     has_drained: bool,
     /// Times to the answer.
     answers: LatencySummary,
+    /// The median of the p99 of each piece of two seconds: one bad moment of the machine is one piece.
+    answers_p99_of_pieces_us: f64,
     /// From the edge's clock in a beacon to the consumer, for live beacons, to a millisecond.
     to_consumer: LatencySummary,
 }
@@ -73,7 +78,10 @@ struct Report {
     rate: f64,
     interrupted: bool,
     turns: Vec<Turn>,
+    pinned: bool,
     answer_p99_ratio: Option<f64>,
+    /// Of the medians of the pieces.
+    answer_p99_of_pieces_ratio: Option<f64>,
     to_consumer_p99_ratio: Option<f64>,
 }
 
@@ -101,6 +109,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         edge: args.edge.as_deref(),
         mode: Mode::RingSpool,
         connections: args.connections,
+        pin: args.pin,
         spool_bytes: args.backlog.saturating_mul(3_000_000),
         drain_rate: args.drain_rate.map(|rate| rate * 1_000_000),
     };
@@ -125,9 +134,19 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         median(&ratios).map(|ratio| rounded(ratio, 3))
     };
     let answer_p99_ratio = ratio(|turn| turn.answers.p99_us);
+    let answer_p99_of_pieces_ratio = ratio(|turn| turn.answers_p99_of_pieces_us);
     let to_consumer_p99_ratio = ratio(|turn| turn.to_consumer.p99_us);
     let interrupted = interrupt.is_raised();
-    Ok(Report { broker, rate, interrupted, turns, answer_p99_ratio, to_consumer_p99_ratio })
+    Ok(Report {
+        broker,
+        rate,
+        interrupted,
+        turns,
+        pinned: args.pin,
+        answer_p99_ratio,
+        answer_p99_of_pieces_ratio,
+        to_consumer_p99_ratio,
+    })
 }
 
 /// Live traffic until the backlog is gone, or for so many pieces. Says how many there were; `None` when interrupted.
@@ -163,6 +182,7 @@ async fn turn(
     let mut ages = LatencyHistogram::default();
     drop(stand.sink.take_ages());
     let mut stats = Stats::default();
+    let mut pieces_p99 = Vec::new();
     let start = Instant::now();
     let mut done = 0;
     let has_drained = loop {
@@ -175,6 +195,7 @@ async fn turn(
         if interrupt.is_raised() {
             return Ok(None);
         }
+        pieces_p99.push(phase.stats.latency.quantile_us(0.99));
         stats.merge(&phase.stats);
         ages.merge(&stand.sink.take_ages());
         done += 1;
@@ -185,6 +206,7 @@ async fn turn(
         drain_s: rounded(start.elapsed().as_secs_f64(), 1),
         has_drained,
         answers: stats.latency.summary(),
+        answers_p99_of_pieces_us: median(&pieces_p99).unwrap_or_default(),
         to_consumer: ages.summary(),
     };
     Ok(Some((turn, done)))
@@ -193,35 +215,41 @@ async fn turn(
 impl Report {
     fn table(&self) -> String {
         let mut text = format!(
-            "live traffic at {:.0} beacons/s ({})\n{:<6} {:>12} {:>10} {:>11} {:>11} {:>13} {:>13}\n",
+            "live traffic at {:.0} beacons/s ({}{})\n{:<6} {:>12} {:>10} {:>11} {:>11} {:>14} {:>13} {:>13}\n",
             self.rate,
             self.broker,
+            if self.pinned { ", load and workers pinned" } else { "" },
             "round",
             "backlog",
             "drained in",
             "answer p50",
             "answer p99",
+            "median of 2 s",
             "consumer p50",
             "consumer p99"
         );
         for turn in &self.turns {
             writeln!(
                 text,
-                "{:<6} {:>9} MB {:>10} {:>11} {:>11} {:>13} {:>13}",
+                "{:<6} {:>9} MB {:>10} {:>11} {:>11} {:>14} {:>13} {:>13}",
                 turn.round + 1,
                 turn.backlog_mb,
                 if turn.has_drained { format!("{:.1} s", turn.drain_s) } else { "not".into() },
                 human_us(turn.answers.p50_us),
                 human_us(turn.answers.p99_us),
+                human_us(turn.answers_p99_of_pieces_us),
                 human_us(turn.to_consumer.p50_us),
                 human_us(turn.to_consumer.p99_us),
             )
             .ok();
         }
-        if let (Some(answer), Some(consumer)) = (self.answer_p99_ratio, self.to_consumer_p99_ratio) {
+        if let (Some(answer), Some(pieces), Some(consumer)) =
+            (self.answer_p99_ratio, self.answer_p99_of_pieces_ratio, self.to_consumer_p99_ratio)
+        {
             writeln!(
                 text,
-                "p99 with ÷ without a backlog, medians: answers {answer:.3}, to the consumer {consumer:.3}"
+                "p99 with ÷ without a backlog, medians of the rounds: answers {answer:.3}, medians of their 2 s pieces \
+                 {pieces:.3}, to the consumer {consumer:.3}"
             )
             .ok();
         }

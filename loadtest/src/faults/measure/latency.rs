@@ -119,6 +119,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         edge: args.edge.as_deref(),
         mode: args.mode,
         connections: args.connections,
+        pin: false,
         spool_bytes: 4 << 30,
         drain_rate: None,
     };

@@ -86,6 +86,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         edge: args.edge.as_deref(),
         mode: args.mode,
         connections: args.connections,
+        pin: false,
         spool_bytes: 64 << 30,
         drain_rate: None,
     };

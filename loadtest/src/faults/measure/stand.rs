@@ -67,6 +67,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) edge: Option<&'a Path>,
     pub(crate) mode: Mode,
     pub(crate) connections: usize,
+    /// The load's thread on the first core, the edge's workers on the last ones.
+    pub(crate) pin: bool,
     /// The most that the spool may take.
     pub(crate) spool_bytes: u64,
     /// Octets a second out of it, if not the default.
@@ -102,8 +104,9 @@ impl Stand {
         } else {
             String::new()
         };
+        let pinned = if wish.pin { "pin_workers = true\n" } else { "" };
         let config = format!(
-            "[http]\nlisten = \"{http}\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
+            "[http]\nlisten = \"{http}\"\n{pinned}\n[admin]\nlisten = \"{admin}\"\n\n\
              [routes.pixel]\npath = \"/b.gif\"\n\n\
              [destinations.main]\nbrokers = [{:?}]\ndestination = \"/amq/queue/{QUEUE}\"\n\
              connections = {LANES}\nwindow_bytes = {WINDOW_BYTES}\n\n\
@@ -125,7 +128,7 @@ impl Stand {
             timeout: ANSWER_LIMIT,
             tls: None,
             churn: None,
-            pin: false,
+            pin: wish.pin,
         };
         let fleet = Fleet::connect(options, interrupt).await?;
         Ok(Self {
