@@ -50,8 +50,8 @@ pub struct Args {
 
 /// A piece of live traffic, after which the backlog is looked at.
 const PIECE: Duration = Duration::from_secs(2);
-/// Most pieces of a turn: a backlog that does not drain in ten minutes is a finding.
-const PIECES: usize = 300;
+/// Most pieces of a turn: a gigabyte that does not drain in half an hour is a finding.
+const PIECES: usize = 900;
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 /// From the network's return to the connections'.
 const RETURN_LIMIT: Duration = Duration::from_secs(30);
