@@ -13,7 +13,8 @@ const TELLING: Duration = Duration::from_millis(1);
 
 /// The share of its time that a thread waits for a core, of the time that it wants one: 0 on a machine with room, one
 /// half where it waits as long as it runs. Linux tells both (`/proc/thread-self/schedstat`: nanoseconds on a core,
-/// nanoseconds in a run queue); elsewhere, and where it does not, the share stays 0.
+/// nanoseconds in a run queue); elsewhere, and where it does not, the share stays 0. Before the first two looks, where
+/// they can be had, it is 1: who goes by it starts slowly.
 #[derive(Debug)]
 pub(super) struct Pressure {
     file: Option<File>,
@@ -34,18 +35,23 @@ impl Pressure {
         Self { file: None, seen: None, looked: None, share: 0.0 }
     }
 
-    /// The share, of late. One system call every 250 ms.
+    /// The share, of late: at most one system call every 250 ms, and two more the first time.
     pub(super) fn share(&mut self, now: Instant) -> f64 {
         if self.looked.is_none() {
             self.file = File::open("/proc/thread-self/schedstat").ok();
+            self.share = if self.read().is_some() { 1.0 } else { 0.0 };
         }
         if self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK) {
             self.looked = Some(now);
-            if let Some(times) = self.file.as_ref().and_then(|file| Times::read(file).ok().flatten()) {
+            if let Some(times) = self.read() {
                 self.note(times);
             }
         }
         self.share
+    }
+
+    fn read(&self) -> Option<Times> {
+        Times::read(self.file.as_ref()?).ok().flatten()
     }
 
     fn note(&mut self, times: Times) {
@@ -120,7 +126,7 @@ mod tests {
     fn a_thread_that_works_undisturbed_or_not_has_a_share_below_one() {
         let mut pressure = Pressure::new();
         let start = Instant::now();
-        pressure.share(start);
+        assert_eq!(pressure.share(start), 1.0, "not known yet");
         let file = pressure.file.as_ref().expect("Linux has it");
         let before = Times::read(file).unwrap().unwrap();
         while Times::read(file).unwrap().unwrap().ran < before.ran + Duration::from_millis(5) {

@@ -68,6 +68,8 @@ struct Turn {
     answers: LatencySummary,
     /// The median of the p99 of each piece of two seconds: one bad moment of the machine is one piece.
     answers_p99_of_pieces_us: f64,
+    /// Each of them, in order.
+    pieces_p99_us: Vec<f64>,
     /// From the edge's clock in a beacon to the consumer, for live beacons, to a millisecond.
     to_consumer: LatencySummary,
 }
@@ -207,6 +209,7 @@ async fn turn(
         has_drained,
         answers: stats.latency.summary(),
         answers_p99_of_pieces_us: median(&pieces_p99).unwrap_or_default(),
+        pieces_p99_us: pieces_p99.iter().map(|us| rounded(*us, 0)).collect(),
         to_consumer: ages.summary(),
     };
     Ok(Some((turn, done)))
