@@ -43,7 +43,7 @@ t1: deps-bench ## CPU of the edge per beacon against nginx per request (some min
 
 models: deps ## the first model, the second model and the edge side by side (some 20 minutes; leave the machine alone)
 	$(CARGO) build --release --locked -p beacon-edge -p loadtest
-	target/release/loadtest models --json target/models.json --csv target/models.csv --html target/models.html
+	target/release/loadtest models --pin --json target/models.json --csv target/models.csv --html target/models.html
 
 broker: deps ## STOMP against AMQP 0.9.1 over every sweep (some 35 minutes; leave the machine alone)
 	$(CARGO) build --release --locked -p loadtest
