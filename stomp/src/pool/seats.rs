@@ -32,9 +32,16 @@ pub(crate) struct Seats {
     backoff: Backoff,
     roster: Mutex<Roster>,
     /// What each broker's latest failure was.
-    errors: Mutex<Vec<Option<String>>>,
+    errors: Mutex<Vec<Option<Failure>>>,
     changed: Notify,
     origin: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    words: String,
+    /// The server gave a reason.
+    is_reason: bool,
 }
 
 /// Leave to make one attempt at a broker.
@@ -99,22 +106,29 @@ impl Seats {
     pub(crate) fn readings(&self) -> Vec<BrokerStatus> {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let readings: Vec<Reading> = self.roster().readings().collect();
-        let status = |((url, reading), last_error): ((&BrokerUrl, Reading), _)| BrokerStatus {
+        let status = |((url, reading), failure): ((&BrokerUrl, Reading), Option<Failure>)| BrokerStatus {
             broker: url.to_string(),
             connections: reading.seats,
             blocked: reading.blocked,
             good: reading.good,
             failures: reading.failures,
             failures_total: reading.epoch,
-            last_error,
+            last_error: failure.map(|failure| failure.words),
         };
         self.brokers.iter().zip(readings).zip(errors).map(status).collect()
     }
 
+    /// Keeps what a failure was, to be called before it is counted. RabbitMQ gives the reason of a refusal in one ERROR
+    /// and none in the next: as long as it fails, none does not take the place of one.
     fn note(&self, broker: usize, cause: &ConnectionError) {
+        let fails = self.roster().readings().nth(broker).is_some_and(|reading| reading.failures > 0);
+        let is_error = matches!(cause, ConnectionError::ServerError(_));
+        let is_reason = is_error && !is_without_reason(cause);
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = errors.get_mut(broker) {
-            *error = Some(cause.to_string());
+        let Some(latest) = errors.get_mut(broker) else { return };
+        let is_known = fails && latest.as_ref().is_some_and(|failure| failure.is_reason);
+        if !(is_known && is_error && !is_reason) {
+            *latest = Some(Failure { words: cause.to_string(), is_reason });
         }
     }
 
@@ -126,6 +140,12 @@ impl Seats {
         // No code that can panic runs under the lock.
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this is what RabbitMQ 3.10 says now and then instead of the reason, when another frame follows the one that
+/// it fails at.
+fn is_without_reason(cause: &ConnectionError) -> bool {
+    matches!(cause, ConnectionError::ServerError(frame) if frame.header("message") == Some("Processing error"))
 }
 
 impl Attempt {
@@ -237,5 +257,43 @@ impl Drop for Move {
 impl fmt::Debug for Seats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seats").field("brokers", &self.brokers).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, Frame};
+
+    fn refusal(message: &str) -> ConnectionError {
+        ConnectionError::ServerError(Arc::new(Frame::new(Command::Error).with_header("message", message)))
+    }
+
+    #[tokio::test]
+    async fn as_long_as_a_broker_fails_its_reason_is_not_forgotten_for_an_error_without_one() {
+        let seats = Seats::new(vec!["stomp://127.0.0.1:1".parse().unwrap()], Backoff::default(), None);
+        let fails = |cause: &ConnectionError| {
+            seats.note(0, cause);
+            let Claim::Try(place) = seats.roster().claim(seats.now() + Duration::from_secs(3600)) else {
+                panic!("no attempt after an hour")
+            };
+            seats.roster().refused(place, seats.now());
+            seats.readings()[0].last_error.clone().unwrap()
+        };
+        let (vague, missing) = (refusal("Processing error"), refusal("not_found"));
+        assert!(fails(&vague).contains("Processing error"));
+        assert!(fails(&missing).contains("not_found"));
+        assert!(fails(&vague).contains("not_found"));
+        assert!(fails(&refusal("access_refused")).contains("access_refused"), "another reason");
+        assert!(fails(&ConnectionError::ClosedByServer).contains("closed"));
+        assert!(fails(&vague).contains("Processing error"), "no reason is known of what it says now");
+
+        assert!(fails(&missing).contains("not_found"));
+        let Claim::Try(place) = seats.roster().claim(seats.now() + Duration::from_secs(3600)) else {
+            panic!("no attempt after an hour")
+        };
+        let place = seats.roster().connected(place);
+        seats.roster().proved(place);
+        assert!(fails(&vague).contains("Processing error"), "it has worked meanwhile");
     }
 }

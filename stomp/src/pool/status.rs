@@ -98,7 +98,8 @@ pub struct BrokerStatus {
     pub failures: u32,
     /// Failures since the start.
     pub failures_total: u64,
-    /// What the latest failure was, in the server's words if it had any.
+    /// What the latest failure was, in the server's words if it had any. RabbitMQ's ERROR `Processing error` (3.10.8),
+    /// which gives no reason, does not take the place of an ERROR with one in the same row of failures.
     pub last_error: Option<String>,
 }
 
