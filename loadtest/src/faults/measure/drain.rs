@@ -25,9 +25,12 @@ pub struct Args {
     /// Megabytes in the spool before the broker comes back
     #[arg(long, value_name = "MB", default_value_t = 1000)]
     pub backlog: u64,
-    /// Rounds; each has a turn with a backlog and one of the same length without
+    /// Rounds; each has a turn with a backlog, and one without of which half comes before and half after it
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rounds: usize,
+    /// How long each half of a turn without a backlog takes, in seconds
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    pub reference: u64,
     /// Live beacons a second [default: half of what the edge answers here at full load]
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
@@ -49,7 +52,8 @@ pub struct Args {
 }
 
 /// A piece of live traffic, after which the backlog is looked at.
-const PIECE: Duration = Duration::from_secs(2);
+const PIECE: Duration = Duration::from_secs(PIECE_S);
+const PIECE_S: u64 = 2;
 /// Most pieces of a turn: a gigabyte that does not drain in half an hour is a finding.
 const PIECES: usize = 900;
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
@@ -59,16 +63,16 @@ const RETURN_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Serialize)]
 struct Turn {
     round: usize,
-    /// Octets in the spool at the start.
+    /// In the spool at the start.
     backlog_mb: f64,
-    /// How long it took to drain.
+    /// How long it took to drain; of a turn without a backlog, how long it was.
     drain_s: f64,
     has_drained: bool,
     /// Times to the answer.
     answers: LatencySummary,
-    /// The median of the p99 of each piece of two seconds: one bad moment of the machine is one piece.
+    /// The median of the p99 of each piece of two seconds: one bad moment is one piece.
     answers_p99_of_pieces_us: f64,
-    /// Each of them, in order.
+    /// Each of them, in order: the first ones are those after the broker's return.
     pieces_p99_us: Vec<f64>,
     /// From the edge's clock in a beacon to the consumer, for live beacons, to a millisecond.
     to_consumer: LatencySummary,
@@ -99,6 +103,9 @@ pub fn command(args: &Args) -> Result<(), Error> {
     {
         return Err(Error::Argument("--connections: 1 to 10,000; --rate: 1 to 1,000,000".into()));
     }
+    if !(PIECE_S..=3600).contains(&args.reference) {
+        return Err(Error::Argument("--reference: 2 to 3600 seconds".into()));
+    }
     if args.drain_rate.is_some_and(|rate| !(1..=100_000).contains(&rate)) {
         return Err(Error::Argument("--drain-rate: 1 to 100,000 MB a second".into()));
     }
@@ -121,12 +128,21 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         None => stand.half_load().await?,
     };
     let mut turns = Vec::new();
+    let half = usize::try_from(args.reference / PIECE_S).unwrap_or(usize::MAX);
     for round in 0..args.rounds {
-        let with = turn(&mut stand, round, args.backlog * 1_000_000, rate, None, interrupt).await?;
-        let Some((with, pieces)) = with else { break };
-        let without = turn(&mut stand, round, 0, rate, Some(pieces), interrupt).await?;
-        let Some((without, _)) = without else { break };
-        turns.extend([with, without]);
+        // Half of it before and half after: what the machine does meanwhile is in both.
+        let mut without = Gathered::default();
+        if !without.live(&mut stand, rate, Some(half), interrupt).await? {
+            break;
+        }
+        let Some(backlog_mb) = fill(&mut stand, args.backlog * 1_000_000, interrupt).await? else { break };
+        let mut with = Gathered::default();
+        if !with.live(&mut stand, rate, None, interrupt).await?
+            || !without.live(&mut stand, rate, Some(half), interrupt).await?
+        {
+            break;
+        }
+        turns.extend([with.turn(round, backlog_mb), without.turn(round, 0.0)]);
     }
     let broker = format!("RabbitMQ {}", stand.node.version());
     stand.finish()?;
@@ -151,68 +167,84 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
     })
 }
 
-/// Live traffic until the backlog is gone, or for so many pieces. Says how many there were; `None` when interrupted.
-async fn turn(
-    stand: &mut Stand,
-    round: usize,
-    backlog: u64,
-    rate: f64,
-    pieces: Option<usize>,
-    interrupt: &Interrupt,
-) -> Result<Option<(Turn, usize)>, Error> {
+/// Cuts the network until there is such a backlog, and heals it. Says how many megabytes are in the spool when the broker
+/// takes messages again; `None` when interrupted.
+async fn fill(stand: &mut Stand, backlog: u64, interrupt: &Interrupt) -> Result<Option<f64>, Error> {
     if !stand.settled(SETTLE_LIMIT, interrupt).await? {
         return Ok(None);
     }
-    if backlog > 0 {
-        stand.proxy.refuse();
-        while stand.metric("beacon_edge_spool_bytes")? < backlog {
-            stand.fill(PIECE, "backlog").await?;
-            if interrupt.is_raised() {
-                return Ok(None);
-            }
-        }
-        stand.proxy.heal();
-        let start = Instant::now();
-        let before = stand.sink.messages();
-        while stand.sink.messages() == before && start.elapsed() < RETURN_LIMIT {
-            if !interrupt.sleep(Duration::from_millis(10)).await {
-                return Ok(None);
-            }
-        }
-    }
-    let at_start = stand.metric("beacon_edge_spool_bytes")?;
-    let mut ages = LatencyHistogram::default();
-    drop(stand.sink.take_ages());
-    let mut stats = Stats::default();
-    let mut pieces_p99 = Vec::new();
-    let start = Instant::now();
-    let mut done = 0;
-    let has_drained = loop {
-        let left = stand.metric("beacon_edge_beacons_spooled")?;
-        let is_over = pieces.map_or(left == 0 && done > 0, |pieces| done >= pieces);
-        if is_over || done >= PIECES {
-            break left == 0;
-        }
-        let phase = stand.send(Some(rate), PIECE, if backlog > 0 { "draining" } else { "without" }).await?;
+    stand.proxy.refuse();
+    while stand.metric("beacon_edge_spool_bytes")? < backlog {
+        stand.fill(PIECE, "backlog").await?;
         if interrupt.is_raised() {
             return Ok(None);
         }
-        pieces_p99.push(phase.stats.latency.quantile_us(0.99));
-        stats.merge(&phase.stats);
-        ages.merge(&stand.sink.take_ages());
-        done += 1;
-    };
-    let turn = Turn {
-        round,
-        backlog_mb: rounded(at_start as f64 / 1e6, 1),
-        drain_s: rounded(start.elapsed().as_secs_f64(), 1),
-        has_drained,
-        answers: stats.latency.summary(),
-        answers_p99_of_pieces_us: median(&pieces_p99).unwrap_or_default(),
-        pieces_p99_us: pieces_p99.iter().map(|us| rounded(*us, 0)).collect(),
-        to_consumer: ages.summary(),
-    };
-    Ok(Some((turn, done)))
+    }
+    stand.proxy.heal();
+    let start = Instant::now();
+    let before = stand.sink.messages();
+    while stand.sink.messages() == before && start.elapsed() < RETURN_LIMIT {
+        if !interrupt.sleep(Duration::from_millis(10)).await {
+            return Ok(None);
+        }
+    }
+    Ok(Some(rounded(stand.metric("beacon_edge_spool_bytes")? as f64 / 1e6, 1)))
+}
+
+/// What live traffic has met.
+#[derive(Default)]
+struct Gathered {
+    stats: Stats,
+    ages: LatencyHistogram,
+    pieces_p99_us: Vec<f64>,
+    took: Duration,
+    has_drained: bool,
+}
+
+impl Gathered {
+    /// Live traffic for so many pieces, or until the backlog is gone. False when interrupted.
+    async fn live(
+        &mut self,
+        stand: &mut Stand,
+        rate: f64,
+        pieces: Option<usize>,
+        interrupt: &Interrupt,
+    ) -> Result<bool, Error> {
+        if pieces.is_some() && !stand.settled(SETTLE_LIMIT, interrupt).await? {
+            return Ok(false);
+        }
+        drop(stand.sink.take_ages());
+        let label = if pieces.is_some() { "without" } else { "draining" };
+        let start = Instant::now();
+        for done in 0..pieces.unwrap_or(PIECES) {
+            if pieces.is_none() && done > 0 && stand.metric("beacon_edge_beacons_spooled")? == 0 {
+                break;
+            }
+            let phase = stand.send(Some(rate), PIECE, label).await?;
+            if interrupt.is_raised() {
+                return Ok(false);
+            }
+            self.pieces_p99_us.push(rounded(phase.stats.latency.quantile_us(0.99), 0));
+            self.stats.merge(&phase.stats);
+            self.ages.merge(&stand.sink.take_ages());
+        }
+        self.took += start.elapsed();
+        self.has_drained = stand.metric("beacon_edge_beacons_spooled")? == 0;
+        Ok(true)
+    }
+
+    fn turn(self, round: usize, backlog_mb: f64) -> Turn {
+        Turn {
+            round,
+            backlog_mb,
+            drain_s: rounded(self.took.as_secs_f64(), 1),
+            has_drained: self.has_drained,
+            answers: self.stats.latency.summary(),
+            answers_p99_of_pieces_us: median(&self.pieces_p99_us).unwrap_or_default(),
+            pieces_p99_us: self.pieces_p99_us,
+            to_consumer: self.ages.summary(),
+        }
+    }
 }
 
 impl Report {
