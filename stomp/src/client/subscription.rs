@@ -94,7 +94,7 @@ pub enum SubscriptionError {
 ///
 /// Dropping it sends UNSUBSCRIBE. What was delivered and not acknowledged stays the server's: RabbitMQ delivers it again
 /// when the connection has ended. **RabbitMQ ends the connection itself** (ERROR `Subscription not found`; seen with 3.10.8,
-/// the same in the source of 4.x) when a message was still on its way to a subscription that is given up: end one that is
+/// the source of later versions reads so too) when a message was still on its way to a subscription that is given up: end one that is
 /// busy over a connection that nothing else needs.
 ///
 /// After a reconnect the server subscribes it anew. Messages that waited here to be taken are thrown away with the old
