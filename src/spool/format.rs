@@ -1,10 +1,14 @@
 //! The format of a spool's file: an SQLite database with these tables. `docs/spool.md` explains it to operators.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::Path,
 };
+
+use rusqlite::Connection;
+
+use super::aside::with_suffix;
 
 /// `PRAGMA application_id`: the letters BESP.
 pub(super) const APPLICATION_ID: i32 = 0x4245_5350;
@@ -45,7 +49,8 @@ CREATE TABLE total (
 INSERT INTO total VALUES (1, 0, 0, 0, 0, x'');
 ";
 
-/// What the first octets of a file say. They hold even when there is a write-ahead log: see `open.rs`.
+/// What the first octets of a file say. They hold even when there is a write-ahead log: see `open.rs`. But a power cut in the
+/// middle of a checkpoint may leave anything there, and then only the log has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Nothing in it.
@@ -56,6 +61,8 @@ pub(super) enum Kind {
     Newer(i32),
     /// An SQLite database of another application.
     Foreign(i32),
+    /// Anything else, with a write-ahead log beside it: SQLite has to be asked, see [`Kind::asked`].
+    InLog,
     /// Anything else.
     NotSqlite,
 }
@@ -70,15 +77,26 @@ impl Kind {
             return Ok(Self::Empty);
         }
         if header.len() < HEADER || !header.starts_with(b"SQLite format 3\0") {
-            return Ok(Self::NotSqlite);
+            let has_log = fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0);
+            return Ok(if has_log { Self::InLog } else { Self::NotSqlite });
         }
         let number =
             |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        Ok(match (number(68), number(60)) {
+        Ok(Self::of_numbers(number(68), number(60)))
+    }
+
+    /// What SQLite makes of file and log together.
+    pub(super) fn asked(connection: &Connection) -> rusqlite::Result<Self> {
+        let number = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+        Ok(Self::of_numbers(number("application_id")?, number("user_version")?))
+    }
+
+    fn of_numbers(application: i32, version: i32) -> Self {
+        match (application, version) {
             (APPLICATION_ID, version @ ..=VERSION) if version > 0 => Self::Spool,
             (APPLICATION_ID, version) => Self::Newer(version),
             (application, _) => Self::Foreign(application),
-        })
+        }
     }
 }
 
@@ -124,6 +142,8 @@ mod tests {
             std::fs::write(&path, octets).unwrap();
             assert_eq!(Kind::of(&path).unwrap(), kind);
         }
+        std::fs::write(folder.path().join("file-wal"), "x").unwrap();
+        assert_eq!(Kind::of(&path).unwrap(), Kind::InLog);
     }
 
     #[test]

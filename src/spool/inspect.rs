@@ -147,7 +147,7 @@ pub(super) fn look(path: &Path, verify: bool) -> Result<Contents, String> {
         return Err("not a file".into());
     }
     match Kind::of(path).map_err(|error| error.to_string())? {
-        Kind::Spool => {}
+        Kind::Spool | Kind::InLog => {}
         Kind::Empty => return Ok(Contents::default()),
         Kind::Newer(version) => {
             return Err(format!("format version {version}; this beacon-edge knows {VERSION}"));

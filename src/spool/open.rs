@@ -86,24 +86,37 @@ pub(super) fn open(path: &Path, synchronous: Synchronous, missing: Missing) -> R
     if size == 0 && missing == Missing::Make {
         make(path)?;
     }
-    match Kind::of(path)? {
-        Kind::Spool => {}
-        Kind::Empty => return Err(Unusable::Spoiled("it is empty".into())),
-        Kind::NotSqlite => return Err(Unusable::Spoiled("it is not an SQLite database".into())),
-        Kind::Newer(version) => {
-            let what = format!("its format has version {version}, this beacon-edge knows {VERSION}");
-            return Err(Unusable::Spoiled(what));
-        }
-        Kind::Foreign(id) => {
-            return Err(Unusable::Spoiled(format!("it is a database of another application ({id:#x})")));
-        }
-    }
+    let kind = Kind::of(path)?;
+    known(kind)?;
     // SQLite would go on without the right to write, and fail at something else.
     OpenOptions::new().write(true).open(path)?;
     let connection = Connection::open_with_flags(path, flags())?;
+    if kind == Kind::InLog {
+        identify(&connection).inspect_err(|_| keep_log(&connection))?;
+    }
     prepare(&connection, synchronous).inspect_err(|_| keep_log(&connection))?;
     check(&connection, size).inspect_err(|_| keep_log(&connection))?;
     Ok(connection)
+}
+
+/// Refuses what is known to be no spool of this version.
+fn known(kind: Kind) -> Result<(), Unusable> {
+    Err(Unusable::Spoiled(match kind {
+        Kind::Spool | Kind::InLog => return Ok(()),
+        Kind::Empty => "it is empty".into(),
+        Kind::NotSqlite => "it is not an SQLite database".into(),
+        Kind::Newer(version) => {
+            format!("its format has version {version}, this beacon-edge knows {VERSION}")
+        }
+        Kind::Foreign(id) => format!("it is a database of another application ({id:#x})"),
+    }))
+}
+
+/// The same for a file whose first page is in the log, before anything of it is changed.
+fn identify(connection: &Connection) -> Result<(), Unusable> {
+    connection.busy_timeout(BUSY)?;
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+    known(Kind::asked(connection)?)
 }
 
 /// Makes closing leave the write-ahead log as it is: evidence, if the file is to be set aside.

@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Salvage) -> ExitCode {
 
 fn salvage(from: &Path, to: &Path) -> Result<Saved, String> {
     match Kind::of(from).map_err(|error| error.to_string())? {
-        Kind::Spool => {}
+        Kind::Spool | Kind::InLog => {}
         kind => return Err(format!("its first page is not that of a spool of this version ({kind:?})")),
     }
     if let Some(user) = user(from).map_err(|error| error.to_string())? {

@@ -114,6 +114,55 @@ fn files_that_are_no_good_spools_are_set_aside() {
     }
 }
 
+/// What a power cut in the middle of a checkpoint may leave of `path`, which is open: its log, and a file whose first
+/// page was being written.
+fn torn(path: &Path, octet: u8, octets: usize) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("main.spool");
+    let log = |path: &Path| aside::with_suffix(path, "-wal");
+    fs::copy(log(path), log(&copy)).unwrap();
+    let mut content = fs::read(path).unwrap();
+    content[..octets].fill(octet);
+    fs::write(&copy, content).unwrap();
+    (folder, copy)
+}
+
+#[test]
+fn a_first_page_that_was_lost_in_a_checkpoint_comes_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("main.spool");
+    let rig = Rig::start(options(&path));
+    let bodies = ["a", "b", "c"].map(|letter| letter.repeat(20_000));
+    rig.append_all(bodies.iter().map(|body| batch(body, 1)));
+    for (octet, octets) in [(0, 512), (0x5A, 512), (0, 4096), (0xFF, 4096)] {
+        let (kept, copy) = torn(&path, octet, octets);
+        assert_eq!(inspect::look(&copy, true).unwrap().destinations["/queue/beacons"].batches, 3);
+        let torn = Rig::start(options(&copy));
+        assert_eq!((torn.state(), torn.spool.damage().files), (State::Working, 0), "{octet} {octets}");
+        assert_eq!(torn.spool.recovered().batches, 3);
+        assert_eq!(torn.bodies(), bodies);
+        torn.stop();
+        assert_eq!(aside_of(kept.path()), [] as [PathBuf; 0]);
+    }
+    rig.stop();
+}
+
+#[test]
+fn another_applications_file_is_set_aside_unchanged_if_only_its_log_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine");
+    let foreign = Connection::open(&path).unwrap();
+    foreign.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE mine (x)").unwrap();
+    let (kept, copy) = torn(&path, 0x5A, 512);
+    let before = (fs::read(&copy).unwrap(), fs::read(aside::with_suffix(&copy, "-wal")).unwrap());
+    let rig = Rig::start(options(&copy));
+    assert_eq!((rig.state(), rig.spool.damage().files), (State::Working, 1));
+    let aside = aside_of(kept.path()).pop().unwrap();
+    let after = (fs::read(&aside).unwrap(), fs::read(aside::with_suffix(&aside, "-wal")).unwrap());
+    assert!(before == after);
+    rig.stop();
+}
+
 #[test]
 fn a_log_without_its_file_does_not_get_into_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
