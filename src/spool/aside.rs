@@ -17,6 +17,10 @@ const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// deleted to keep their number bounded.
 pub(super) fn set_aside(path: &Path) -> io::Result<(PathBuf, Vec<PathBuf>)> {
     let mut stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    // A clock that went back, or files of one millisecond: the newest has the highest number all the same.
+    if let Some((&newest, _)) = kept(path)?.last_key_value() {
+        stamp = stamp.max(newest + 1);
+    }
     let target = loop {
         let target = with_suffix(path, &format!(".corrupt-{stamp}"));
         if !exists(&target)? {
@@ -60,28 +64,33 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Keeps the newest, and of the others the largest.
-fn prune(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// The files set aside for this one: by their number, the octets of each with its companions.
+fn kept(path: &Path) -> io::Result<BTreeMap<u128, u64>> {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".corrupt-");
-    // By time: its files' octets together.
     let mut kept = BTreeMap::<u128, u64>::new();
     for entry in fs::read_dir(folder(path))? {
         let entry = entry?;
         let name = entry.file_name();
         let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
         // A companion may stand alone.
-        let time = rest.and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse().ok());
-        if let Some(time) = time {
-            *kept.entry(time).or_default() += entry.metadata()?.len();
+        let number = rest.and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse::<u64>().ok());
+        if let Some(number) = number {
+            *kept.entry(number.into()).or_default() += entry.metadata()?.len();
         }
     }
+    Ok(kept)
+}
+
+/// Keeps the newest, and of the others the largest.
+fn prune(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut kept = kept(path)?;
     let mut deleted = Vec::new();
     while kept.len() > KEPT {
         let others = kept.iter().rev().skip(1);
-        let Some((&time, _)) = others.min_by_key(|&(time, octets)| (*octets, *time)) else { break };
-        kept.remove(&time);
-        let old = with_suffix(path, &format!(".corrupt-{time}"));
+        let Some((&number, _)) = others.min_by_key(|&(number, octets)| (*octets, *number)) else { break };
+        kept.remove(&number);
+        let old = with_suffix(path, &format!(".corrupt-{number}"));
         delete(&old)?;
         deleted.push(old);
     }
@@ -138,6 +147,23 @@ mod tests {
             assert_eq!(deleted, expected);
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), KEPT * 3);
+    }
+
+    #[test]
+    fn the_newest_is_kept_when_the_clock_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("main.spool");
+        let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() + 86_400_000;
+        for number in 0..KEPT as u128 {
+            fs::write(with_suffix(&path, &format!(".corrupt-{}", tomorrow + number)), "as long").unwrap();
+        }
+        // Not one of ours, and no number to add one to.
+        fs::write(with_suffix(&path, &format!(".corrupt-{}", u128::MAX)), "").unwrap();
+        fs::write(&path, "short").unwrap();
+        let (target, deleted) = set_aside(&path).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "short");
+        assert_eq!(target, with_suffix(&path, &format!(".corrupt-{}", tomorrow + KEPT as u128)));
+        assert_eq!(deleted, [with_suffix(&path, &format!(".corrupt-{tomorrow}"))]);
     }
 
     #[test]
