@@ -71,6 +71,8 @@ pub enum Action {
     Sigkill,
     /// SIGKILL of the edge; what no fsync covered is undone.
     PowerCut,
+    /// The same, while the spool's log is being copied into its file: the moment at which a page can be lost that was safe.
+    PowerCutInCheckpoint,
     /// SIGKILL of RabbitMQ.
     BrokerKill,
     /// RabbitMQ ends in good order.
@@ -103,6 +105,7 @@ impl fmt::Display for Action {
             Self::Sigterm => "SIGTERM of the edge",
             Self::Sigkill => "SIGKILL of the edge",
             Self::PowerCut => "power cut of the edge",
+            Self::PowerCutInCheckpoint => "power cut of the edge in a checkpoint",
             Self::BrokerKill => "SIGKILL of RabbitMQ",
             Self::BrokerStop => "RabbitMQ restarted",
             Self::BrokerStopApp => "RabbitMQ stop_app",

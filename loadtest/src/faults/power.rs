@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -62,6 +63,27 @@ impl Tracer {
         words.map(str::to_owned).into_iter().chain([trace, "--".to_owned()]).collect()
     }
 
+    /// Waits until the spool's log begins to be copied into its file, or the time is over.
+    ///
+    /// # Errors
+    /// When the trace cannot be read.
+    pub(crate) fn await_checkpoint(&self, limit: Duration) -> Result<(), Error> {
+        let start = Instant::now();
+        let read = || {
+            let mut file = File::open(&self.trace)?;
+            file.seek(SeekFrom::End(0))?;
+            let mut fresh = String::new();
+            while start.elapsed() < limit && !begins_checkpoint(&fresh) {
+                // Of what was looked at only a line that has not ended is of interest.
+                fresh.drain(..fresh.rfind('\n').map_or(0, |end| end + 1));
+                sleep(Duration::from_millis(1));
+                file.read_to_string(&mut fresh)?;
+            }
+            Ok(())
+        };
+        read().map_err(Error::io("trace of the edge"))
+    }
+
     /// Undoes what was not on disk when process `pid` was killed; says how many octets that were.
     ///
     /// # Errors
@@ -112,6 +134,11 @@ impl Tracer {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Whether a trace has a write to a spool's file itself, and not to its log.
+fn begins_checkpoint(trace: &str) -> bool {
+    trace.lines().any(|line| line.contains(" pwrite64(") && line.contains(".spool>, "))
 }
 
 /// One file's writes that no fsync covers, as offset and length, and how far those go that one does.
@@ -274,6 +301,14 @@ mod tests {
                 ("/s/c", &[][..], 100)
             ]
         );
+    }
+
+    #[test]
+    fn a_checkpoint_is_a_write_to_the_file_itself() {
+        assert!(begins_checkpoint("7 pwrite64(9</s/main.spool>, \"\"..., 4096, 0) = 4096\n"));
+        assert!(!begins_checkpoint(
+            "7 pwrite64(9</s/main.spool-wal>, \"\"..., 24, 32) = 24\n7 fsync(9</s/main.spool>"
+        ));
     }
 
     #[test]

@@ -18,7 +18,12 @@ pub fn draw(mode: Mode, fault: Fault, seed: u64) -> Vec<Step> {
     match fault {
         Fault::Sigterm => steps(&mut rng, 2, |rng, place| edge(mode, Action::Sigterm, nth + place, rng)),
         Fault::Sigkill => steps(&mut rng, 3, |rng, place| edge(mode, Action::Sigkill, nth + place, rng)),
-        Fault::PowerCut => steps(&mut rng, 2, |rng, place| edge(mode, Action::PowerCut, nth + place, rng)),
+        Fault::PowerCut => steps(&mut rng, 2, |rng, place| {
+            // Every other one of those without a broker: then there is much in the file to lose.
+            let in_checkpoint = mode.has_spool() && (nth + place) % 4 == 3;
+            let action = if in_checkpoint { Action::PowerCutInCheckpoint } else { Action::PowerCut };
+            edge(mode, action, nth + place, rng)
+        }),
         Fault::BrokerOutage => early(&mut rng, |rng| outage(nth, rng)),
         Fault::Alarm => steps(&mut rng, 2, |rng, place| alarm(nth + place, rng)),
         Fault::Network => steps(&mut rng, 3, |rng, place| network(nth + place, rng)),
@@ -132,6 +137,7 @@ mod tests {
             Fault::Network,
             &[Action::Cut, Action::Reset, Action::BlackHole, Action::Delay(0), Action::Throttle(0)],
         );
+        seen(Fault::PowerCut, &[Action::PowerCut, Action::PowerCutInCheckpoint]);
         let kills = seen(Fault::Sigkill, &[Action::Sigkill]);
         assert!(kills.iter().any(|step| step.cut_off.is_zero()));
         assert!(kills.iter().any(|step| !step.cut_off.is_zero()));

@@ -36,6 +36,8 @@ const SWALLOWED: Duration = Duration::from_millis(200);
 const SETTLED_WITHIN_MS: u32 = 3000;
 /// And how long later, at most, what was written is on disk, where no answer promises that.
 const SYNCED_WITHIN_MS: u32 = 2000;
+/// How long a power cut waits for a checkpoint of the spool: there is one every 8 MiB that are written to its log.
+const CHECKPOINT: Duration = Duration::from_secs(3);
 /// How often the edge's account is looked at.
 const SCRAPE_EVERY: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(5);
@@ -261,7 +263,11 @@ impl<'a> Stage<'a> {
             self.outages.push((from, u32::MAX));
         }
         let goes_on = self.act(step)?;
-        if is_cut_off || !matches!(step.action, Action::Sigterm | Action::Sigkill | Action::PowerCut) {
+        let is_of_the_edge = matches!(
+            step.action,
+            Action::Sigterm | Action::Sigkill | Action::PowerCut | Action::PowerCutInCheckpoint
+        );
+        if is_cut_off || !is_of_the_edge {
             self.proxies.iter().for_each(|proxy| proxy.heal());
             self.outages.retain(|outage| outage.1 != u32::MAX);
             self.outages.push((from, self.now_ms()));
@@ -279,7 +285,10 @@ impl<'a> Stage<'a> {
                 self.lives.push(Life { end: End::Terminated(status.code()), reading });
                 self.away(step.hold)
             }
-            Action::Sigkill | Action::PowerCut => {
+            Action::Sigkill | Action::PowerCut | Action::PowerCutInCheckpoint => {
+                if let (Action::PowerCutInCheckpoint, Some(tracer)) = (step.action, &self.tracer) {
+                    tracer.await_checkpoint(CHECKPOINT)?;
+                }
                 let at_ms = self.now_ms();
                 let since_ms = self.unsettled_since(at_ms);
                 let pid = self.edge.pid();
