@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `direct.rs` | batches to the publisher |
 //! | `spooling.rs` | batches to the publisher and the spool |
+//! | `spooling/ending.rs` | the end of that: what is in hand goes to the publisher or the spool, or is counted |
 //! | `backlog.rs` | from the spool to the publisher |
 //! | `flights.rs` | what the publisher has and the spool has not |
 //! | `copies.rs` | that into the spool as well, when no broker confirms it |

@@ -12,6 +12,8 @@
 //! be removed. `rows.rs` knows which; the ledger counts them. What the publisher has without a row gets one when no broker
 //! confirms it: [`Copies`]. It stays with the publisher.
 
+mod ending;
+
 use std::{
     collections::VecDeque,
     future::pending,
@@ -19,15 +21,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stompwire::publisher::{Board, LaneState, Place, Publisher};
+use stompwire::publisher::{Board, Place, Publisher};
 use tokio::{
     select,
     sync::watch,
     task::{JoinError, JoinSet},
-    time::{MissedTickBehavior, interval, sleep_until, timeout_at},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 use uuid::Uuid;
 
+use self::ending::last_writes;
 use super::{
     Delivered,
     backlog::{Backlog, Next, Read},
@@ -36,7 +39,6 @@ use super::{
     flights::Flights,
     parcel::Parcel,
     passed,
-    put_away::put_away,
 };
 use crate::{
     batch::Batch,
@@ -53,10 +55,6 @@ const MOST_HELD_OCTETS: usize = 16 << 20;
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often it is looked whether a broker takes messages again, while something waits.
 const LOOK: Duration = Duration::from_millis(25);
-/// The part of the time for a shutdown that is kept for writing what was not confirmed, and its bound.
-const LAST_WRITES: u32 = 4;
-const MOST_LAST_WRITES: Duration = Duration::from_secs(2);
-
 /// A fresh batch in hand that waits for the publisher.
 struct Held {
     batch: Batch,
@@ -80,6 +78,8 @@ struct Carrier {
     /// Oldest first.
     held: VecDeque<Held>,
     appends: JoinSet<Appended>,
+    /// Dropped when they are not to wait for the disk any longer.
+    patience: Option<watch::Sender<()>>,
     /// What is being written, and its beacons: a row may be read before its append is told.
     appending: Vec<(Uuid, u64)>,
     /// Octets of what is held and of what is being written.
@@ -120,12 +120,6 @@ pub(super) fn feed(
     }
 }
 
-/// When to begin with the last writes.
-fn last_writes(until: Instant) -> Instant {
-    let left = until.saturating_duration_since(Instant::now());
-    until - (left / LAST_WRITES).min(MOST_LAST_WRITES)
-}
-
 impl Carrier {
     fn new(delivered: Delivered, spool: Spool, flights: Flights, board: Arc<Board>) -> Self {
         Self {
@@ -135,6 +129,7 @@ impl Carrier {
             board,
             held: VecDeque::new(),
             appends: JoinSet::new(),
+            patience: Some(watch::Sender::new(())),
             appending: Vec::new(),
             in_hand: 0,
             is_spooling: false,
@@ -250,8 +245,13 @@ impl Carrier {
         self.appending.push((batch.id, batch.count));
         self.backlog.expect();
         let spool = self.spool.clone();
+        let patience = self.patience.as_ref().map(watch::Sender::subscribe);
         self.appends.spawn(async move {
-            let row = spool.append(&batch).await;
+            let row = select! {
+                biased;
+                row = spool.append(&batch) => row,
+                () = over(patience) => Err(Refused::TimedOut),
+            };
             Appended { batch, row }
         });
     }
@@ -425,66 +425,6 @@ impl Carrier {
         }
         self.recovered = found;
     }
-
-    /// No more fresh batches: sends what there is room for, and puts the others into the spool. Returns how long to wait
-    /// for receipts.
-    async fn finish(&mut self, publisher: &Publisher<Parcel>, until: Instant, in_time: bool) -> Duration {
-        let name = self.delivered.name.clone();
-        self.delivered.batches.close();
-        let mut left = Vec::new();
-        for Held { batch, row, .. } in std::mem::take(&mut self.held) {
-            let place =
-                if in_time && self.board.takes() { publisher.try_reserve(batch.body.len()) } else { None };
-            match (place, row) {
-                (Some(place), row) => self.publish(place, batch, row),
-                // It is in the spool, and counted there.
-                (None, Some(_)) => {}
-                (None, None) => left.push((batch, DropReason::ShutdownInBatch)),
-            }
-        }
-        while let Some(batch) = self.delivered.batches.recv().await {
-            left.push((batch, DropReason::ShutdownInBatch));
-        }
-        while let Ok(Some(appended)) = timeout_at(until.into(), self.appends.join_next()).await {
-            let Ok(Appended { mut batch, row }) = appended else { continue };
-            self.appending.retain(|(id, _)| *id != batch.id);
-            let Ok(row) = row else {
-                left.push((batch, DropReason::ShutdownInBatch));
-                continue;
-            };
-            self.delivered.ledger.spool(batch.count);
-            Ticket::resolve_spooled(&mut batch.tickets);
-            let place =
-                if in_time && self.board.takes() { publisher.try_reserve(batch.body.len()) } else { None };
-            if let Some(place) = place {
-                self.publish(place, batch, Some(row));
-            }
-        }
-        self.appends.abort_all();
-        // What has no row then is put away when the publisher gives it back.
-        while let Some(copied) = self.copies.next_until(until).await {
-            self.copied(copied);
-        }
-        let ledger = &self.delivered.ledger;
-        for (_, count) in self.appending.drain(..) {
-            ledger.drop_beacons(DropReason::ShutdownInBatch, count);
-        }
-        put_away(&self.spool, left, until, |count, reason, is_kept| {
-            if is_kept { ledger.spool(count) } else { ledger.drop_beacons(reason, count) }
-        })
-        .await;
-        let has_broker = self
-            .board
-            .lanes()
-            .iter()
-            .any(|lane| matches!(lane.state, LaneState::Connected | LaneState::Blocked));
-        let patience = until.saturating_duration_since(Instant::now());
-        if has_broker {
-            return patience;
-        }
-        tracing::debug!(destination = name, "no broker to wait for: what is not confirmed goes to the spool");
-        patience.min(self.delivered.config.spool.after)
-    }
 }
 
 /// Tickets that wait for the spool wait in vain.
@@ -497,6 +437,13 @@ async fn reserve<'a>(publisher: &'a Publisher<Parcel>, octets: Option<usize>) ->
     match octets {
         Some(octets) => publisher.reserve(octets).await,
         None => pending().await,
+    }
+}
+
+/// Completes when the sender is gone.
+async fn over(patience: Option<watch::Receiver<()>>) {
+    if let Some(mut patience) = patience {
+        while patience.changed().await.is_ok() {}
     }
 }
 

@@ -91,16 +91,27 @@ impl Rig {
 
     /// Ends everything in good order. The last account, and what is in the spool afterwards.
     fn end(self, within: Duration) -> (Snapshot, Vec<Uuid>) {
+        let (read, dir) = self.finish(within);
+        (read, left(&dir))
+    }
+
+    /// Ends everything in good order. The last account, and the folder with the spool.
+    fn finish(self, within: Duration) -> (Snapshot, tempfile::TempDir) {
         let Self { delivery, batches, ledger, spool, dir, .. } = self;
         delivery.finish(Instant::now() + within);
         drop((batches, spool));
         delivery.join();
-        let (spool, thread) = Spool::start(options(dir.path(), 64 << 20)).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let left = runtime.block_on(spool.read(None, usize::MAX, usize::MAX)).unwrap();
-        thread.join(Instant::now() + LIMIT);
-        (ledger.snapshot(), left.into_iter().map(|(_, batch)| batch.id).collect())
+        (ledger.snapshot(), dir)
     }
+}
+
+/// What is in the spool of a run that has ended.
+fn left(dir: &tempfile::TempDir) -> Vec<Uuid> {
+    let (spool, thread) = Spool::start(options(dir.path(), 64 << 20)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let left = runtime.block_on(spool.read(None, usize::MAX, usize::MAX)).unwrap();
+    thread.join(Instant::now() + LIMIT);
+    left.into_iter().map(|(_, batch)| batch.id).collect()
 }
 
 fn options(dir: &std::path::Path, max_bytes: u64) -> SpoolOptions {
@@ -165,6 +176,31 @@ fn a_spool_without_room_for_all_copies_keeps_the_account_exact() {
         assert_eq!(read.accepted, read.confirmed + read.spooled + lost, "{read:?}");
         assert_eq!(read.confirmed, if comes_back { BATCHES } else { 0 });
         assert_eq!(left.iter().collect::<BTreeSet<_>>().len(), left.len(), "nothing twice");
+    }
+}
+
+#[test]
+fn a_shutdown_beside_a_disk_that_hangs_publishes_what_it_can_and_counts_what_it_loses() {
+    const WITHIN: Duration = Duration::from_secs(2);
+    for has_broker in [false, true] {
+        // With a broker all waits for the disk first, without one what the publisher had is to be copied.
+        let rig = Rig::start(has_broker, 64 << 20);
+        let disk = rig.spool.hang();
+        if has_broker {
+            rig.send(BATCHES, 100);
+        } else {
+            rig.send_into_an_outage(100);
+        }
+        rig.until("all wait for the disk", |rig| rig.spool.waiting() as u64 == BATCHES);
+        let start = Instant::now();
+        let (read, dir) = rig.finish(WITHIN);
+        assert!(start.elapsed() < WITHIN + LIMIT / 2, "{:?}", start.elapsed());
+        let (confirmed, lost) = if has_broker { (BATCHES, 0) } else { (0, BATCHES) };
+        assert_eq!((read.confirmed, read.dropped_total()), (confirmed, lost), "{read:?}");
+        assert_eq!((read.pending(), read.spooled), (0, 0), "{read:?}");
+        // What was published or given up is not there when the disk comes back.
+        drop(disk);
+        assert_eq!(left(&dir).len(), 0);
     }
 }
 
