@@ -11,7 +11,7 @@ help: ## this list
 run: ## the edge server on its embedded broker: http://127.0.0.1:8080/b.gif, status on http://127.0.0.1:9090/
 	$(CARGO) run --release --locked
 
-deps: ## install what the tests need and is missing: RabbitMQ, Redis and Chromium through the system's package manager; stomp.py in target/python
+deps: ## install what the tests need and is missing: RabbitMQ, Redis, strace and Chromium through the system's package manager; stomp.py in target/python
 	@sh tests/rabbitmq/install-deps.sh --python --browser
 	@sh stomp/tests/foreign/install.sh target/python
 

@@ -115,6 +115,9 @@ done
 
 has_rabbitmq || want rabbitmq-server "the tests start private brokers from it, on loopback, and remove them again"
 has_redis || want redis-server "the comparison with a Redis between edge and broker starts a private one, on loopback"
+if [ "$(uname)" = Linux ] && ! command -v strace >/dev/null 2>&1; then
+    want strace "the tests make a disk fail with it, and see by it what a power cut would leave"
+fi
 if [ -n "$bench" ] && ! has_nginx; then
     want nginx-light "the benchmarks compare against it"
 fi
