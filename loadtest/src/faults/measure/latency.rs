@@ -21,14 +21,17 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Rounds; each has a turn of every condition
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 25)]
     pub rounds: usize,
-    /// Seconds of each turn
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    /// Seconds of each turn: many short ones, so that a moment at which the machine stands still spoils one of them
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     pub duration: u64,
     /// Beacons a second [default: half of what the edge answers here at full load]
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
+    /// Bind the thread of load to the first core and the edge's workers to the last ones
+    #[arg(long)]
+    pub pin: bool,
     /// Connections that send
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub connections: usize,
@@ -80,6 +83,7 @@ struct Report {
     mode: Mode,
     broker: String,
     rate: f64,
+    pinned: bool,
     interrupted: bool,
     turns: Vec<Turn>,
     /// Medians over the rounds.
@@ -94,6 +98,8 @@ struct Row {
     p99_9_us: f64,
     /// The median of each round's quotient by its own turn with the broker well.
     p99_9_ratio: f64,
+    /// Between these lies the middle half of those quotients.
+    p99_9_ratio_quartiles: [f64; 2],
 }
 
 /// Carries it out.
@@ -119,7 +125,7 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
         edge: args.edge.as_deref(),
         mode: args.mode,
         connections: args.connections,
-        pin: false,
+        pin: args.pin,
         spool_bytes: 4 << 30,
         drain_rate: None,
     };
@@ -159,7 +165,15 @@ async fn measure(args: &Args, interrupt: &Interrupt) -> Result<Report, Error> {
     let broker = format!("RabbitMQ {}", stand.node.version());
     stand.finish()?;
     let conditions = CONDITIONS.iter().filter_map(|&condition| Row::of(condition, &turns)).collect();
-    Ok(Report { mode: args.mode, broker, rate, interrupted: interrupt.is_raised(), turns, conditions })
+    Ok(Report {
+        mode: args.mode,
+        broker,
+        rate,
+        pinned: args.pin,
+        interrupted: interrupt.is_raised(),
+        turns,
+        conditions,
+    })
 }
 
 impl Stand {
@@ -199,17 +213,28 @@ impl Row {
             p99_us: middle(|turn| turn.latency.p99_us)?,
             p99_9_us: middle(|turn| turn.latency.p99_9_us)?,
             p99_9_ratio: rounded(median(&ratios)?, 3),
+            p99_9_ratio_quartiles: quartiles(&ratios)?.map(|ratio| rounded(ratio, 3)),
         })
     }
+}
+
+/// The values a quarter of the way from either end.
+fn quartiles(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    Some([*sorted.get(quarter)?, *sorted.get(sorted.len().checked_sub(1 + quarter)?)?])
 }
 
 impl Report {
     fn table(&self) -> String {
         let mut text = format!(
-            "answers at {:.0} beacons/s ({}, {}); medians over the rounds\n{:<8} {:>10} {:>10} {:>10}  p99.9 ÷ well\n",
+            "answers at {:.0} beacons/s ({}, {}{}); medians over the rounds\n\
+             {:<8} {:>10} {:>10} {:>10}  p99.9 ÷ well (half of the rounds between)\n",
             self.rate,
             self.mode.name(),
             self.broker,
+            if self.pinned { ", load and workers pinned" } else { "" },
             "broker",
             "p50",
             "p99",
@@ -219,11 +244,13 @@ impl Report {
             let name = format!("{:?}", row.condition).to_lowercase();
             writeln!(
                 text,
-                "{name:<8} {:>10} {:>10} {:>10}  {:.3}",
+                "{name:<8} {:>10} {:>10} {:>10}  {:.3} ({:.2} … {:.2})",
                 human_us(row.p50_us),
                 human_us(row.p99_us),
                 human_us(row.p99_9_us),
-                row.p99_9_ratio
+                row.p99_9_ratio,
+                row.p99_9_ratio_quartiles[0],
+                row.p99_9_ratio_quartiles[1],
             )
             .ok();
         }
