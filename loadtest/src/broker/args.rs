@@ -26,6 +26,8 @@ Examples:
     loadtest broker --sweep all --time 10s --html report.html --json report.json --csv report.csv
   Latency at a fixed rate, published and consumed:
     loadtest broker --mode both --rate 5000
+  What a setting of the broker changes:
+    loadtest broker --broker-config stomp.tcp_listen_options.delay_send=true
   A broker that is there already:
     loadtest broker --uri stomp://guest:guest@127.0.0.1:61613/ --uri amqp://guest:guest@127.0.0.1:5672/%2f
 
@@ -38,6 +40,9 @@ pub struct Args {
     /// With --uri, the broker's process, for its CPU time
     #[arg(long, value_name = "PID", requires = "uris", help_heading = "Broker")]
     pub broker_pid: Option<i32>,
+    /// A line of rabbitmq.conf for the private broker, for example stomp.tcp_listen_options.delay_send=true
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "uris", action = ArgAction::Append, help_heading = "Broker")]
+    pub broker_config: Vec<String>,
     /// The clients to compare, in turns [default: all that a URI is given for]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', help_heading = "Broker")]
     pub protocols: Vec<Protocol>,

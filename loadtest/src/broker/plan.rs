@@ -24,6 +24,8 @@ pub struct Plan {
     /// Brokers that are there; `None` for a private one.
     pub(crate) endpoints: Option<Endpoints>,
     pub(crate) broker: Option<Process>,
+    /// Lines of `rabbitmq.conf` for a private one.
+    pub(crate) broker_config: Vec<String>,
     /// Clients, in turns.
     pub protocols: Vec<Protocol>,
     /// What is done with the queue.
@@ -64,6 +66,7 @@ impl Plan {
     /// not there.
     pub fn check(args: &Args) -> Result<Self, Error> {
         let endpoints = endpoints(&args.uris)?;
+        let broker_config = args.broker_config.iter().map(|line| setting(line)).collect::<Result<_, _>>()?;
         let protocols = protocols(args, endpoints.as_ref())?;
         let base = base(args)?;
         queue_fits(args, base.queue)?;
@@ -124,6 +127,7 @@ impl Plan {
         Ok(Self {
             endpoints,
             broker,
+            broker_config,
             protocols,
             mode: args.mode,
             points,
@@ -256,6 +260,22 @@ fn endpoints(uris: &[String]) -> Result<Option<Endpoints>, Error> {
     Ok(Some(endpoints))
 }
 
+/// A line of `rabbitmq.conf`. Whether there is such a key RabbitMQ knows, and says when it starts.
+fn setting(line: &str) -> Result<String, Error> {
+    let parts = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+    let fits = |key: &str| key.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"._$-".contains(&octet));
+    match parts {
+        Some((key, value))
+            if !key.is_empty() && fits(key) && !value.is_empty() && !value.contains(char::is_control) =>
+        {
+            Ok(format!("{key} = {value}"))
+        }
+        _ => {
+            Err(Error::Argument(format!("--broker-config {line:?}: not like tcp_listen_options.backlog=128")))
+        }
+    }
+}
+
 fn refuse<T>(reason: &str) -> Result<T, Error> {
     Err(Error::Argument(reason.to_owned()))
 }
@@ -302,6 +322,7 @@ mod tests {
             [Protocol::Stomp, Protocol::Lapin]
         );
         assert_eq!(check("--sweep factors").unwrap().protocols, [Protocol::Stomp]);
+        assert_eq!(check("--broker-config heartbeat=5").unwrap().broker_config, ["heartbeat = 5"]);
         let given = check("--uri stomp://127.0.0.1:1/").unwrap();
         assert_eq!(given.protocols, [Protocol::Stomp]);
     }
@@ -346,6 +367,11 @@ mod tests {
             ("--uri stomp://a/ --queue stream", "queues are declared over AMQP"),
             ("--uri stomp://a/ --broker-pid 2147483647", "no such process"),
             ("--broker-pid 5", "--uri"),
+            ("--broker-config heartbeat", "\"heartbeat\": not like tcp_listen_options.backlog=128"),
+            ("--broker-config heartbeat=", "not like"),
+            ("--broker-config =5", "not like"),
+            ("--broker-config #heartbeat=5", "not like"),
+            ("--broker-config heartbeat=5 --uri stomp://a/", "cannot be used with"),
         ];
         for (line, reason) in cases {
             let error = check(line).expect_err(line);

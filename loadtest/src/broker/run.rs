@@ -65,7 +65,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Report, Error> {
     allow_open_files(((most + plan.consumers.unwrap_or(most)) * 4 + plan.threads * 8) as u64 + OTHER_FILES)?;
     let server = match &plan.endpoints {
         Some(endpoints) => Server::given(endpoints.clone(), plan.broker.clone()),
-        None => Server::private()?,
+        None => Server::private(&plan.broker_config)?,
     };
     let mut machine = Machine::read().with_libraries(&["lapin", "amqprs", "stompwire"]);
     if let Some(version) = server.version() {

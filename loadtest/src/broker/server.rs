@@ -30,11 +30,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a private RabbitMQ.
-    pub(crate) fn private() -> Result<Self, Error> {
+    /// Starts a private RabbitMQ, with these lines in its `rabbitmq.conf`.
+    pub(crate) fn private(config: &[String]) -> Result<Self, Error> {
         let failed = |error: rabbitmq_node::Error| Error::Broker(error.to_string());
         // Schedulers that spin while they wait would be counted as CPU per message.
-        let node = Node::builder().busy_wait(false).start().map_err(failed)?;
+        let builder = config.iter().fold(Node::builder(), rabbitmq_node::Builder::config);
+        let node = builder.busy_wait(false).start().map_err(failed)?;
         let stomp = node.vhost("/").map_err(failed)?.stomp_url();
         let endpoints =
             Endpoints::loopback(&stomp, node.amqp_addr()).map_err(|failure| Error::Broker(failure.0))?;
@@ -45,13 +46,17 @@ impl Server {
             .transpose()?;
         let erlang = node.eval("list_to_atom(erlang:system_info(otp_release))").map_err(failed)?;
         let schedulers = node.eval("erlang:system_info(schedulers_online)").map_err(failed)?;
+        let settings = match config {
+            [] => "the defaults".to_owned(),
+            given => given.join(", "),
+        };
         let facts = [
             ("Broker", format!("RabbitMQ {}, a private node on this machine's loopback", node.version())),
             (
                 "Erlang",
                 format!("OTP {}, {schedulers} schedulers, no busy waiting", erlang.trim_matches('\'')),
             ),
-            ("Broker's settings", "the defaults; plugins rabbitmq_management, rabbitmq_stomp".to_owned()),
+            ("Broker's settings", format!("{settings}; plugins rabbitmq_management, rabbitmq_stomp")),
         ];
         let facts = facts.map(|(name, value)| (name.to_owned(), value)).into();
         Ok(Self { endpoints, process, facts, node: Some(node) })
