@@ -87,6 +87,8 @@ impl Supervised {
         let deadline = Instant::now() + START;
         let mut process = None;
         loop {
+            // Asked before reading: what it says while it ends is in the log that is read afterwards.
+            let ended = process.as_ref().is_some_and(|process: &Process| process.resident_octets().is_err());
             let said = fs::read_to_string(&log).unwrap_or_default();
             if process.is_none() {
                 process =
@@ -98,7 +100,6 @@ impl Supervised {
                 let Some(watchdog) = watchdog.0.take() else { return Err(failed("it has ended".to_owned())) };
                 return Ok(Self { name, watchdog, process: process.clone(), log, _folder: folder });
             }
-            let ended = process.as_ref().is_some_and(|process| process.resident_octets().is_err());
             if ended || Instant::now() > deadline {
                 let what = if ended { "it has ended" } else { "it does not serve" };
                 return Err(failed(format!("{what}; it said:\n{}", tail(&said))));
