@@ -74,7 +74,8 @@ fn kept(path: &Path) -> io::Result<BTreeMap<u128, u64>> {
         let name = entry.file_name();
         let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
         // A companion may stand alone.
-        let number = rest.and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse::<u64>().ok());
+        let number =
+            rest.and_then(|rest| std::str::from_utf8(rest).ok()?.split('-').next()?.parse::<u64>().ok());
         if let Some(number) = number {
             *kept.entry(number.into()).or_default() += entry.metadata()?.len();
         }
