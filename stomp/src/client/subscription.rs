@@ -93,9 +93,9 @@ pub enum SubscriptionError {
 /// subscription that is not read holds up nothing else: neither receipts nor heart-beats nor other subscriptions.
 ///
 /// Dropping it sends UNSUBSCRIBE. What was delivered and not acknowledged stays the server's: RabbitMQ delivers it again
-/// when the connection has ended. **RabbitMQ ends the connection itself** (ERROR `Subscription not found`; seen with 3.10.8,
-/// the source of later versions reads so too) when a message was still on its way to a subscription that is given up: end one that is
-/// busy over a connection that nothing else needs.
+/// when the connection has ended. **RabbitMQ ends the connection itself** (ERROR `Subscription not found`; seen with 3.10.8
+/// and 4.0.5) when a message was still on its way to a subscription that is given up: end one that is busy over a connection
+/// that nothing else needs.
 ///
 /// After a reconnect the server subscribes it anew. Messages that waited here to be taken are thrown away with the old
 /// connection if they were to be acknowledged, since the server delivers them again; those that were taken and not

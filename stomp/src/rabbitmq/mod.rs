@@ -10,7 +10,7 @@
 //!
 //! All of it comes down to header values and plain [`Headers`](crate::Headers), so it can be used with every part of
 //! this crate. That names lead where they say, and that each header arrives as what it is called, is tested against a live
-//! RabbitMQ 3.10.8 (`tests/rabbitmq_module.rs`); what else is said of its ways was read in its source.
+//! RabbitMQ, 3.10.8 and 4.0.5 (`tests/rabbitmq_module.rs`); what else is said of its ways was read in its source.
 //!
 //! ```
 //! use stompwire::{Frame, rabbitmq::{Destination, Properties, QueueKind, QueueOptions}};

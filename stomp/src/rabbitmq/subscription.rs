@@ -35,8 +35,9 @@ pub struct SubscriptionOptions {
     /// gives it one.
     pub queue_name: Option<String>,
     /// Whether that queue survives the connection (and a restart), to be found again by a SUBSCRIBE with the same
-    /// destination and name; UNSUBSCRIBE with `durable:true` deletes it. Writes `durable:true` and `auto-delete:false`.
-    /// For `/exchange/` and `/topic/` only.
+    /// destination and name; UNSUBSCRIBE with `durable:true` deletes it. For `/exchange/` and `/topic/` only. Writes
+    /// `durable:true`, `auto-delete:false` and `exclusive:false`: without the last, RabbitMQ 4.0.5 deletes the queue of an
+    /// `/exchange/` with its connection, and what waits in it (3.10.8 does not).
     pub durable: bool,
 }
 
@@ -71,6 +72,7 @@ impl SubscriptionOptions {
         if self.durable {
             headers.push("durable", "true");
             headers.push("auto-delete", "false");
+            headers.push("exclusive", "false");
         }
     }
 
