@@ -22,6 +22,14 @@ pub struct MemoryLimit {
     pub killed: Option<u64>,
 }
 
+impl MemoryLimit {
+    /// How much, whether it holds, and by what.
+    pub(crate) fn describe(&self) -> String {
+        let state = if self.enforced { "enforced" } else { "NOT enforced" };
+        format!("{} MiB, {state}: {}", self.octets >> 20, self.how)
+    }
+}
+
 /// A control group of ours; removed with it, once its processes are gone.
 #[derive(Debug)]
 pub(crate) struct Enclosure {

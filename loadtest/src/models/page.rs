@@ -78,11 +78,7 @@ impl Report {
         ];
         facts.extend(own.map(|(name, value)| (name.to_owned(), value)));
         if let Some(limit) = &self.memory_limit {
-            let state = if limit.enforced { "enforced" } else { "NOT enforced" };
-            facts.push((
-                "Memory of all servers together".to_owned(),
-                format!("{} MiB, {state}: {}", limit.octets >> 20, limit.how),
-            ));
+            facts.push(("Memory of all servers together".to_owned(), limit.describe()));
         }
         facts
     }

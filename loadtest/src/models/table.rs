@@ -19,6 +19,9 @@ impl Report {
             self.machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         writeln!(out, "loadtest models, {:.0} s; {}", self.elapsed_s, versions.join(", "))?;
         writeln!(out, "Threads: {}", self.settings.threads_placed())?;
+        if let Some(limit) = &self.memory_limit {
+            writeln!(out, "Memory of all servers together: {}", limit.describe())?;
+        }
         for (group, title) in
             [("models", "The models"), ("path", "From \"window 1\" to packed, one change at a time")]
         {
