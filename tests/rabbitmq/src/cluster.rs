@@ -125,8 +125,7 @@ impl Cluster {
     /// [`Error::Eval`].
     pub fn flush(&self) -> Result<(), Error> {
         for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
-            node.eval("catch mnesia:sync_log()")?;
-            node.eval("[dets:sync(Table) || Table <- dets:all()]")?;
+            node.inner.flush(true)?;
         }
         Ok(())
     }

@@ -22,6 +22,11 @@ pub const GUEST: &str = "guest";
 
 /// A queue that is asked for its length answers within microseconds, but a broker under load may be slow.
 const EVAL_LIMIT: Duration = Duration::from_secs(10);
+/// A table that is closed meanwhile, with the virtual host that it belongs to, needs none of it.
+const SYNC_TABLES: &str = "[case catch dets:sync(Table) of
+    ok -> ok;
+    Failed -> case lists:member(Table, dets:all()) of false -> closed; true -> error({Table, Failed}) end
+end || Table <- dets:all()]";
 /// Stopping waits for queues to write what they hold.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const ALARM_LIMIT: Duration = Duration::from_secs(10);
@@ -30,7 +35,7 @@ const ALARM_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// It may be used from several threads. What starts and ends the broker's process goes one at a time.
 pub struct Node {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Node {
@@ -267,6 +272,17 @@ impl Inner {
 
     pub(crate) fn ports(&self) -> &Ports {
         &self.plan.ports
+    }
+
+    /// Writes to the disk what was declared: the log of Mnesia, and, with `members`, where the members of quorum queues and
+    /// of streams are.
+    pub(crate) fn flush(&self, members: bool) -> Result<(), Error> {
+        // Without Mnesia (RabbitMQ 4 on Khepri) there is no such log, and no such delay.
+        self.eval("catch mnesia:sync_log()")?;
+        if members {
+            self.eval(SYNC_TABLES)?;
+        }
+        Ok(())
     }
 
     fn eval_within(&self, expression: &str, limit: Duration) -> Result<String, Error> {

@@ -102,12 +102,7 @@ impl Vhost {
     /// [`Error::Management`], with status 400 when the queue exists with other options.
     pub fn declare_queue(&self, queue: &str, options: &QueueOptions) -> Result<(), Error> {
         self.node.management.put(&["queues", &self.name, queue], &options.to_json())?;
-        // Without Mnesia (RabbitMQ 4 on Khepri) there is no such log, and no such delay.
-        self.node.eval("catch mnesia:sync_log()")?;
-        if options.kind != QueueKind::Classic {
-            self.node.eval("[dets:sync(Table) || Table <- dets:all()]")?;
-        }
-        Ok(())
+        self.node.flush(options.kind != QueueKind::Classic)
     }
 
     /// Deletes a queue and what is in it.

@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use rabbitmq_node::{Error, QueueCounts, QueueKind, QueueOptions, shared};
 use serde_json::{Map, json};
@@ -149,6 +153,26 @@ fn virtual_hosts_are_apart_and_go_with_their_handle() {
         matches!(again.queue_depth("q"), Err(Error::NoQueue { .. })),
         "the queue outlived its virtual host"
     );
+}
+
+#[test]
+fn a_stream_can_be_declared_while_other_virtual_hosts_go() {
+    let kept = shared().new_vhost().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(shared().new_vhost().unwrap());
+                }
+            });
+        }
+        // The same one again and again: what it has to find is that a table is closed in the wrong moment.
+        let declared: Result<(), Error> =
+            (0..500).try_for_each(|_| kept.declare_queue("s", &QueueOptions::of_kind(QueueKind::Stream)));
+        done.store(true, Ordering::Relaxed);
+        declared.unwrap();
+    });
 }
 
 #[test]
