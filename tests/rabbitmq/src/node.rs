@@ -22,11 +22,21 @@ pub const GUEST: &str = "guest";
 
 /// A queue that is asked for its length answers within microseconds, but a broker under load may be slow.
 const EVAL_LIMIT: Duration = Duration::from_secs(10);
-/// A table that is closed meanwhile, with the virtual host that it belongs to, needs none of it.
-const SYNC_TABLES: &str = "[case catch dets:sync(Table) of
-    ok -> ok;
-    Failed -> case lists:member(Table, dets:all()) of false -> closed; true -> error({Table, Failed}) end
-end || Table <- dets:all()]";
+/// A table that is closed meanwhile, with the virtual host that it belongs to, needs none of it. It is listed a moment longer
+/// than it answers; one that is still there after a second is an error.
+const SYNC_TABLES: &str = "begin
+    Sync = fun Again(Table, Left) ->
+        case catch dets:sync(Table) of
+            ok -> ok;
+            Failed -> case lists:member(Table, dets:all()) of
+                false -> closed;
+                true when Left > 0 -> timer:sleep(10), Again(Table, Left - 1);
+                true -> error({Table, Failed})
+            end
+        end
+    end,
+    [Sync(Table, 100) || Table <- dets:all()]
+end";
 /// Stopping waits for queues to write what they hold.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const ALARM_LIMIT: Duration = Duration::from_secs(10);
